@@ -218,7 +218,8 @@ fn an_adapter_chats_with_the_base_model_that_is_given() {
         (ended.status.code(), ended.stdout, String::from_utf8_lossy(&ended.stderr).into_owned())
     };
     let merged = bench.path("merged");
-    run(trainer(&bench).arg("merge").args([&adapter, &merged]).arg("--base-model").arg(&base)).expect(0);
+    // A name without a folder, in the current folder.
+    run(trainer(&bench).arg("merge").arg(&adapter).args(["merged", "--base-model"]).arg(&base)).expect(0);
     let (code, said, log) = chat(LETTERS, &adapter, Some(&base));
     assert_eq!((code, &said), (Some(0), &chat(LETTERS, &merged, None).1), "{log}");
     assert_ne!(said, chat(LETTERS, &base, None).1, "the adapter is used");

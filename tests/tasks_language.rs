@@ -248,6 +248,9 @@ fn answers_are_learnt() {
                     {% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}\
                     {% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}";
     fs::write(Path::new(&model).join("chat_template.jinja"), template).unwrap();
+    let additional = "additional_chat_templates";
+    fs::create_dir(Path::new(&model).join(additional)).unwrap();
+    fs::write(Path::new(&model).join(additional).join("tool_use.jinja"), template).unwrap();
     let chats = bench.path("chats.jsonl");
     let long = "sea ".repeat(30);
     let chat = |i: usize| match i % 3 {
@@ -263,6 +266,7 @@ fn answers_are_learnt() {
     assert_learns(&bench, "run");
     let names = common::process::names(&bench.path("run/final"));
     assert!(names.iter().any(|name| name == "chat_template.jinja"), "{names:?}");
+    assert_eq!(common::process::names(&bench.path("run/final").join(additional)), ["tool_use.jinja"]);
     let ended = evaluate(&bench, "run", "chat", &chats, &[]);
     assert!((ended["eval_loss"].as_f64().unwrap() - last(&bench, "run", "eval_loss")).abs() < 1e-6, "{ended}");
 

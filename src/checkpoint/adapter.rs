@@ -81,6 +81,10 @@ const UNSUPPORTED: &[&str] = &[
     "megatron_config",
 ];
 
+/// Initializations of PEFT that leave the base model's weights as they are. All others (PiSSA, OLoRA, CorDA, LoftQ,
+/// LoRA-GA) subtract the new adapter from these weights, or quantize them, so that the adapter fits other weights.
+const KEEP_BASE: &[&str] = &["gaussian", "eva", "orthogonal", "mica"];
+
 /// Returns the weight file of an adapter folder: older versions of PEFT wrote `adapter_model.bin`.
 pub fn weights_in(folder: &Path) -> PathBuf {
     let [now, before] = [WEIGHTS, "adapter_model.bin"].map(|name| folder.join(name));
@@ -114,6 +118,14 @@ impl AdapterConfig {
         };
         if let Some(key) = UNSUPPORTED.iter().find(|key| json.get(**key).is_some_and(changes)) {
             return refuse(format!("{key} is not supported: merge such an adapter by merge_and_unload() of peft"));
+        }
+        let init = json.get("init_lora_weights").and_then(Value::as_str);
+        if let Some(init) = init.filter(|init| !KEEP_BASE.contains(&init.to_lowercase().as_str())) {
+            return refuse(format!(
+                "init_lora_weights = {init:?} is not supported: it changed the weights of the base model, which the \
+                 adapter does not contain; in peft, convert the adapter by save_pretrained(..., \
+                 path_initial_model_for_weight_conversion=...), or merge it by merge_and_unload()"
+            ));
         }
         let bias = json.get("bias").and_then(Value::as_str).unwrap_or("none");
         if bias != "none" {
@@ -186,5 +198,17 @@ mod tests {
         assert!(message("peft_type", json!("IA3")).contains("adapter_config.json: peft_type \"IA3\" is not supported"));
         assert!(message("rank_pattern", json!({"q": 4})).contains("rank_pattern is not supported"));
         assert!(message("bias", json!("all")).contains("bias = \"all\" is not supported"));
+        for init in ["pissa", "pissa_niter_16", "olora", "corda", "loftq", "lora_ga", "of the future"] {
+            let message = message("init_lora_weights", json!(init));
+            assert!(
+                message.contains(&format!("init_lora_weights = {init:?} is not supported: it changed")),
+                "{message}"
+            );
+            assert!(message.contains("path_initial_model_for_weight_conversion=...)"), "{message}");
+        }
+        for init in [json!(true), json!(false), json!(null), json!("gaussian"), json!("eva"), json!("orthogonal")] {
+            let json = json!({"peft_type": "LORA", "base_model_name_or_path": "b", "init_lora_weights": init});
+            assert!(read(&json).is_ok(), "{json}");
+        }
     }
 }

@@ -21,12 +21,14 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     write().context(format!("{}: cannot be written", path.display()))
 }
 
-/// Copies a file and flushes the copy to disk. The umask determines its permissions, as for all files of a folder.
+/// Copies a file and flushes the copy to disk, in a subfolder that may not exist yet. The umask determines its
+/// permissions, as for all files of a folder.
 ///
 /// # Errors
 /// The file name and the system error.
 pub fn copy_file(from: &Path, to: &Path) -> Result<()> {
     let copy = || -> std::io::Result<()> {
+        to.parent().map_or(Ok(()), fs::create_dir_all)?;
         let mut copy = File::create(to)?;
         std::io::copy(&mut File::open(from)?, &mut copy)?;
         copy.sync_all()
@@ -122,7 +124,12 @@ fn put(temporary: &Path, target: &Path, mark: bool) -> Result<()> {
     if old.exists() {
         remove(&old)?;
     }
-    target.parent().map_or(Ok(()), sync_dir)
+    sync_dir(holding(target))
+}
+
+/// Returns the folder that a folder is in; the current one for a mere name.
+fn holding(folder: &Path) -> &Path {
+    folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Removes a checkpoint, starting with the mark, so that an interrupted removal does not leave a folder marked
@@ -145,6 +152,23 @@ fn sync_dir(folder: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mere_name_is_in_the_current_folder() {
+        assert_eq!(
+            ["merged", "a/merged", "/merged"].map(|name| holding(Path::new(name))),
+            [".", "a", "/"].map(Path::new)
+        );
+    }
+
+    #[test]
+    fn a_file_may_be_copied_to_a_new_subfolder() {
+        let dir = tempfile::tempdir().unwrap();
+        let [from, to] = ["a", "sub/b"].map(|name| dir.path().join(name));
+        write_file(&from, b"x").unwrap();
+        copy_file(&from, &to).unwrap();
+        assert_eq!(fs::read(to).unwrap(), b"x");
+    }
 
     #[test]
     fn a_failed_write_keeps_only_the_old_folder() {

@@ -122,6 +122,9 @@ const UNSUPPORTED: &[(&str, &[f64])] = &[
     ("watermarking_config", &[]),
 ];
 
+/// Of these, those that have an effect with sampling only: folders keep them beside `do_sample = false`.
+const UNSUPPORTED_SAMPLING: &[&str] = &["epsilon_cutoff", "eta_cutoff", "min_p", "top_h", "typical_p"];
+
 /// Explicitly given settings that have an effect with sampling only, and with beam search only.
 const SAMPLING: &[&str] = &["temperature", "top_k", "top_p"];
 const BEAMS: &[&str] = &["length_penalty", "early_stopping"];
@@ -269,8 +272,11 @@ impl Keys<'_> {
     }
 
     fn refuse_unsupported(&self) -> Result<()> {
+        let samples = self.value("do_sample") == Some(&Value::Bool(true));
+        let is_idle = |key: &str| !samples && UNSUPPORTED_SAMPLING.contains(&key) && !self.wanted.contains_key(key);
         let acts = |(key, neutral): &&(&str, &[f64])| match self.value(key) {
             None | Some(Value::Bool(false)) => false,
+            _ if is_idle(key) => false,
             Some(Value::Array(list)) => !list.is_empty(),
             Some(value) => !value.as_f64().is_some_and(|x| neutral.contains(&x)),
         };
@@ -321,10 +327,15 @@ mod tests {
             json!({"do_sample": false, "temperature": 0.0, "top_p": 1.0}),
             json!({"temperature": 0, "top_k": -1, "top_p": 0.0}),
             json!({"do_sample": null, "temperature": null, "top_p": null, "top_k": null}),
+            json!({"min_p": 0.1, "typical_p": 0.5}),
         ] {
             let file = ("generation_config.json", settings);
             assert_eq!(read(&[file], json!({})).unwrap().search, Search::Greedy);
         }
+        let file = ("generation_config.json", json!({"min_p": 0.1}));
+        assert!(
+            read(&[file], json!({"do_sample": true})).unwrap_err().contains("min_p = 0.1: generation does not support")
+        );
         let file = ("generation_config.json", json!({"do_sample": true, "temperature": 0.0}));
         assert!(read(&[file], json!({})).unwrap_err().contains("temperature = 0.0: expected a number above 0"));
     }

@@ -29,7 +29,7 @@ pub fn is_beside_weights(name: &str) -> bool {
 
 /// Returns the names of those that are in subfolders.
 pub(super) fn in_subfolders() -> impl Iterator<Item = &'static str> {
-    BESIDE.iter().copied().filter(|name| name.contains('/'))
+    BESIDE.iter().chain(TOKENIZER_FILES).copied().filter(|name| name.contains('/'))
 }
 
 /// Whether these are the files of a model or an adapter.
@@ -92,6 +92,13 @@ pub(super) fn of_index(path: &Path) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_in_subfolders_are_uploaded_too() {
+        let found: Vec<&str> = in_subfolders().collect();
+        assert_eq!(found, ["1_Pooling/config.json", "additional_chat_templates/tool_use.jinja"]);
+        assert!(found.into_iter().all(is_beside_weights));
+    }
 
     #[test]
     fn weights_in_the_order_in_which_they_are_read() {

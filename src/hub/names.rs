@@ -15,4 +15,5 @@ pub const TOKENIZER_FILES: &[&str] = &[
     "tokenizer.model",
     "tiktoken.model",
     "chat_template.jinja",
+    "additional_chat_templates/tool_use.jinja",
 ];

@@ -4,7 +4,7 @@ use crate::data::example::NO_LABEL;
 use crate::data::prepare::{Encode, Encoded, Extras};
 use crate::data::{Collation, Example, Label};
 use crate::error::{Error, Result};
-use crate::text::chat_template::{ChatTemplate, Rendered, is_answer};
+use crate::text::chat_template::{ChatTemplate, Kwargs, Rendered, is_answer};
 use crate::text::conversations::{self, Conversation, ConversationSource, Said};
 use crate::text::files::Files;
 use crate::text::parallel::on_all_cores;
@@ -55,7 +55,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Returns the tokens of a record; with `split`, of each of its answers.
-    fn write(&self, said: &Said, split: bool) -> Result<Vec<Tokens>, String> {
+    fn write(&self, said: &Said, kwargs: &Kwargs, split: bool) -> Result<Vec<Tokens>, String> {
         let template = match (&self.template, said) {
             (Some(template), _) => template,
             (None, Said::Pair { prompt, completion }) => {
@@ -72,15 +72,15 @@ impl<'a> Writer<'a> {
         let rendered = match said {
             Said::Pair { prompt, completion } => {
                 let said = |role: &str, text: &str| json!({"role": role, "content": text});
-                vec![template.render(&[said("user", prompt), said("assistant", completion)], None)?]
+                vec![template.render(&[said("user", prompt), said("assistant", completion)], None, kwargs)?]
             }
             Said::Messages { messages, tools, without_loss } if split => {
-                let mut turns = template.render_turns(messages, tools.as_ref())?;
+                let mut turns = template.render_turns(messages, tools.as_ref(), kwargs)?;
                 leave_out(&mut turns, messages, without_loss)?;
                 turns
             }
             Said::Messages { messages, tools, without_loss } => {
-                let mut rendered = template.render(messages, tools.as_ref())?;
+                let mut rendered = template.render(messages, tools.as_ref(), kwargs)?;
                 leave_out(&mut rendered.answers, messages, without_loss)?;
                 vec![rendered]
             }
@@ -129,7 +129,7 @@ pub fn answer_end(tokenizer: &Tokenizer) -> Result<Option<u32>> {
     let writer = Writer::new(tokenizer)?;
     let said = Said::Pair { prompt: "a".into(), completion: "b".into() };
     // A template that fails to render this is reported when it is used.
-    let tokens = writer.template.as_ref().and_then(|_| writer.write(&said, false).ok()?.pop());
+    let tokens = writer.template.as_ref().and_then(|_| writer.write(&said, &Kwargs::new(), false).ok()?.pop());
     let last = tokens.and_then(|tokens| tokens.labels.into_iter().rfind(|&label| label != NO_LABEL));
     Ok(last.map(i32::cast_unsigned).filter(|id| writer.special.contains(id)))
 }
@@ -161,7 +161,8 @@ impl Encode for Chat {
     fn settings(&self) -> String {
         let ConversationSource { files, format, prompt, completion, messages, on_bad_record } = &self.source;
         let formats = records::formats(files, *format);
-        let all = format!("{:?}", ("chat", self.max_length, formats, prompt, completion, messages, on_bad_record));
+        let columns = (prompt, completion, messages);
+        let all = format!("{:?}", ("chat with kwargs", self.max_length, formats, columns, on_bad_record));
         if self.split_turns { format!("{all}, each answer") } else { all }
     }
 
@@ -174,7 +175,7 @@ impl Encode for Chat {
         let read = conversations::read(&self.source)?;
         let writer = Writer::new(tokenizer)?;
         let write = |conversation: &Conversation| {
-            let tokens = writer.write(&conversation.said, self.split_turns)?;
+            let tokens = writer.write(&conversation.said, &conversation.kwargs, self.split_turns)?;
             let none = || match tokens.iter().all(|tokens| tokens.labels.iter().all(|&label| label == NO_LABEL)) {
                 true => "the chat template renders no answer".to_owned(),
                 false => "the answer has no token after the first token of the text".to_owned(),

@@ -45,13 +45,13 @@ fn templates_are_those_of_transformers() {
                 let what = format!("{name}, {kind}, conversation {i}");
                 let messages = case["messages"].as_array().unwrap().clone();
                 let tools = Some(case["tools"].clone()).filter(|tools| !tools.is_null());
-                let rendered = template.render(&messages, tools.as_ref()).unwrap();
+                let rendered = template.render(&messages, tools.as_ref(), &Kwargs::new()).unwrap();
                 assert_eq!(rendered.text, case["text"].as_str().unwrap(), "{what}");
-                let prompt = template.prompt(&messages[..messages.len() - 1], tools.as_ref()).unwrap();
+                let prompt = template.prompt(&messages[..messages.len() - 1], tools.as_ref(), &Kwargs::new()).unwrap();
                 assert_eq!(prompt, case["prompt"].as_str().unwrap(), "{what}");
 
                 let tokens = writer
-                    .write(&Said::Messages { messages, tools, without_loss: Vec::new() }, false)
+                    .write(&Said::Messages { messages, tools, without_loss: Vec::new() }, &Kwargs::new(), false)
                     .unwrap()
                     .pop()
                     .unwrap();
@@ -207,7 +207,7 @@ fn line_ends_of_templates_are_newlines() {
     let tokenizer = Tokenizer::from_folder(dir.path()).unwrap();
     let template = ChatTemplate::of_folder(dir.path(), tokenizer.special_texts()).unwrap().unwrap();
     let said = json!([{"role": "user", "content": "a\r\n"}]);
-    assert_eq!(template.prompt(said.as_array().unwrap(), None).unwrap(), "[user]\na\r\n</s>");
+    assert_eq!(template.prompt(said.as_array().unwrap(), None, &Kwargs::new()).unwrap(), "[user]\na\r\n</s>");
 }
 
 #[test]
@@ -216,9 +216,36 @@ fn named_templates_are_selected_by_tools() {
     let dir = folder(&json!({"chat_template": [named("default", "x"), named("tool_use", "y")]}), None);
     let tokenizer = Tokenizer::from_folder(dir.path()).unwrap();
     let template = ChatTemplate::of_folder(dir.path(), tokenizer.special_texts()).unwrap().unwrap();
-    assert_eq!(template.render(&[], None).unwrap().text, "xb");
-    let with_tools = template.render(&[], Some(&json!([]))).unwrap();
+    assert_eq!(template.render(&[], None, &Kwargs::new()).unwrap().text, "xb");
+    let with_tools = template.render(&[], Some(&json!([])), &Kwargs::new()).unwrap();
     assert_eq!((with_tools.text.as_str(), with_tools.answers.as_slice()), ("yb", std::slice::from_ref(&(1..2))));
+}
+
+/// In `transformers` they overwrite special tokens too.
+#[test]
+fn a_record_may_have_variables_for_its_template() {
+    let template = json!(
+        "{{ eos_token }}{% if thinks is defined %}{{ thinks }}{% endif %}{{ documents is none }}\
+         {% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}</s>{% endif %}{% endfor %}"
+    );
+    let dir = folder(&json!({"eos_token": "</s>"}), Some(&template));
+    let tokenizer = Tokenizer::from_folder(dir.path()).unwrap();
+    let writer = Writer::new(&tokenizer).unwrap();
+    let template = writer.template.as_ref().unwrap();
+    let kwargs = json!({"thinks": false, "eos_token": "x", "documents": []}).as_object().unwrap().clone();
+    let messages = [json!({"role": "user", "content": "a"}), json!({"role": "assistant", "content": "b"})];
+    let text = |kwargs: &Kwargs| template.render(&messages, None, kwargs).unwrap().text;
+    assert_eq!([text(&Kwargs::new()), text(&kwargs)], ["</s>Trueab</s>", "xFalseFalseab</s>"]);
+    assert_eq!(template.prompt(&messages[..1], None, &kwargs).unwrap(), "xFalseFalsea");
+    assert_eq!(template.render_turns(&messages, None, &kwargs).unwrap()[0].text, "xFalseFalseab</s>");
+
+    let pair = Said::Pair { prompt: "a".into(), completion: "b".into() };
+    let ids = |kwargs: &Kwargs| writer.write(&pair, kwargs, false).unwrap().remove(0).ids;
+    assert_eq!(ids(&kwargs), tokenizer.ids("xFalseFalseab</s>").unwrap());
+    let record = |kwargs: &Value| json!({"prompt": "a", "completion": "b", "chat_template_kwargs": kwargs});
+    let content = [record(&json!(kwargs)), record(&Value::Null)].map(|record| format!("{record}\n")).concat();
+    let data = prepared(&dir, &content, 512).unwrap().dataset;
+    assert_eq!([data.ids(0), data.ids(1)], [ids(&kwargs), ids(&Kwargs::new())]);
 }
 
 /// Llama 3 has an end-of-turn token; zephyr uses EOS.

@@ -4,7 +4,7 @@ use super::record_filter::RecordFilter;
 use crate::data::prepare::{Encode, Encoded, Extras};
 use crate::data::{Collation, Example, Label};
 use crate::error::Result;
-use crate::text::chat_template::ChatTemplate;
+use crate::text::chat_template::{ChatTemplate, Kwargs};
 use crate::text::files::Files;
 use crate::text::parallel::on_all_cores;
 use crate::text::prompts::{self, Asked, Prompt, PromptSource};
@@ -65,6 +65,11 @@ impl<'a> Writer<'a> {
     /// # Errors
     /// A message: no tokens, or too many; a conversation that the template rejects.
     pub fn write(&self, asked: &Asked) -> Result<Vec<u32>, String> {
+        self.write_with(asked, &Kwargs::new())
+    }
+
+    /// Encodes a prompt with further variables of the chat template.
+    fn write_with(&self, asked: &Asked, kwargs: &Kwargs) -> Result<Vec<u32>, String> {
         let of_text = |text: &str| self.tokenizer.ids(text).map_err(|e| e.to_string());
         let ids = match (asked, &self.template) {
             (Asked::Text(text), _) | (Asked::Prompt(text), None) => {
@@ -72,10 +77,10 @@ impl<'a> Writer<'a> {
                 [self.token_template.missing(&ids).0, ids].concat()
             }
             (Asked::Prompt(prompt), Some(template)) => {
-                of_text(&template.prompt(&[json!({"role": "user", "content": prompt})], None)?)?
+                of_text(&template.prompt(&[json!({"role": "user", "content": prompt})], None, kwargs)?)?
             }
             (Asked::Messages { messages, tools }, Some(template)) => {
-                of_text(&template.prompt(messages, tools.as_ref())?)?
+                of_text(&template.prompt(messages, tools.as_ref(), kwargs)?)?
             }
             (Asked::Messages { .. }, None) => {
                 return Err(format!(
@@ -104,7 +109,7 @@ impl Encode for Prompts {
     fn settings(&self) -> String {
         let PromptSource { files, format, text, prompt, messages, on_bad_record } = &self.source;
         let formats = records::formats(files, *format);
-        format!("{:?}", ("prompts", self.max_length, formats, text, prompt, messages, on_bad_record))
+        format!("{:?}", ("prompts with kwargs", self.max_length, formats, text, prompt, messages, on_bad_record))
     }
 
     /// # Errors
@@ -113,7 +118,7 @@ impl Encode for Prompts {
     fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
         let read = prompts::read(&self.source)?;
         let writer = Writer::new(tokenizer, self.max_length)?;
-        let write = |prompt: &Prompt| (prompt.line, writer.write(&prompt.asked));
+        let write = |prompt: &Prompt| (prompt.line, writer.write_with(&prompt.asked, &prompt.kwargs));
         let written = on_all_cores(&read.records, write);
         let mut filter = RecordFilter::new(&self.source.files, self.source.on_bad_record, false, read.skipped);
         let prompts = filter.keep(written.into_iter())?;

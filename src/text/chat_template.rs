@@ -6,11 +6,14 @@ use crate::error::{Error, Result};
 use minijinja::value::{Serde, Value as Jinja};
 use minijinja::{Environment, context};
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The name of the only template in its environment.
 const NAME: &str = "chat";
+/// The folder of templates beside the default one.
+const ADDITIONAL: &str = "additional_chat_templates";
 /// Markers around an answer during rendering: Unicode noncharacters, reserved for internal use.
 const OPEN: char = '\u{fdd0}';
 const CLOSE: char = '\u{fdd1}';
@@ -32,6 +35,9 @@ struct Template {
     marks_answers: bool,
 }
 
+/// Variables of a template by name, beside those that every conversation has (`chat_template_kwargs`).
+pub type Kwargs = Map<String, Value>;
+
 /// A rendered conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {
@@ -52,18 +58,17 @@ pub struct TemplateSource {
     pub place: String,
 }
 
-/// Returns the templates of a folder: that of `chat_template.jinja`, or else those of `chat_template` in
-/// `tokenizer_config.json`.
+/// Returns the templates of a folder: those of `chat_template.jinja` and `additional_chat_templates/NAME.jinja`, or
+/// else those of `chat_template` in `tokenizer_config.json`.
 ///
 /// # Errors
-/// Exit 2: an unreadable file.
+/// Exit 2: an unreadable file; several templates, none of which is the default one.
 pub fn sources(dir: &Path) -> Result<Vec<TemplateSource>> {
-    let path = dir.join("chat_template.jinja");
-    let default = |text: String, place: String| vec![TemplateSource { name: "default".into(), text, place }];
-    if path.exists() {
-        let text = std::fs::read_to_string(&path).map_err(|e| Error::input(format!("{}: {e}", path.display())))?;
-        return Ok(default(text, path.display().to_string()));
+    let files = files(dir)?;
+    if !files.is_empty() {
+        return Ok(files);
     }
+    let default = |text: String, place: String| vec![TemplateSource { name: "default".into(), text, place }];
     let path = dir.join("tokenizer_config.json");
     let config = json_of(&path)?;
     let place = |what: &str| format!("{} ({what})", path.display());
@@ -86,6 +91,36 @@ pub fn sources(dir: &Path) -> Result<Vec<TemplateSource>> {
     })
 }
 
+/// Returns the templates that have files of their own.
+fn files(dir: &Path) -> Result<Vec<TemplateSource>> {
+    let wrong = |path: &Path, why: &dyn std::fmt::Display| Error::input(format!("{}: {why}", path.display()));
+    let (default, folder) = (dir.join("chat_template.jinja"), dir.join(ADDITIONAL));
+    let mut paths = Vec::new();
+    if folder.is_dir() {
+        for entry in std::fs::read_dir(&folder).map_err(|e| wrong(&folder, &e))? {
+            let path = entry.map_err(|e| wrong(&folder, &e))?.path();
+            if path.extension().is_some_and(|extension| extension == "jinja") {
+                let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                paths.push((name, path));
+            }
+        }
+        paths.sort();
+    }
+    if default.exists() {
+        paths.insert(0, ("default".to_owned(), default));
+    } else if let Some((_, path)) = paths.first() {
+        return Err(wrong(
+            path,
+            &"the template \"default\" is missing, which is chat_template.jinja beside its folder",
+        ));
+    }
+    let read = |(name, path): (String, PathBuf)| {
+        let text = std::fs::read_to_string(&path).map_err(|e| wrong(&path, &e))?;
+        Ok(TemplateSource { name, text, place: path.display().to_string() })
+    };
+    paths.into_iter().map(read).collect()
+}
+
 impl TemplateSource {
     /// Returns the text without the tags `{% generation %}` and `{% endgeneration %}`, which only matter for training.
     pub fn without_marks(&self) -> String {
@@ -97,13 +132,13 @@ impl TemplateSource {
 }
 
 impl ChatTemplate {
-    /// Reads `chat_template.jinja`, or else `chat_template` of `tokenizer_config.json`, which is a template or a list
-    /// of named templates (`default`, `tool_use`). Returns `None` if there is neither. `special` maps names to tokens.
+    /// Reads the templates `default` and `tool_use` of the folder's [`sources`]. Returns `None` if there is none.
+    /// `special` maps names to tokens.
     ///
     /// # Errors
-    /// Exit 2: a template with a syntax error, with its file and line; a list without `default`.
-    pub fn of_folder(dir: &Path, special: Vec<(&'static str, String)>) -> Result<Option<Self>> {
-        let special = special.into_iter().map(|(name, token)| (name.to_owned(), Value::from(token))).collect();
+    /// Those of [`sources`]. Exit 2: a template with a syntax error, with its file and line.
+    pub fn of_folder(dir: &Path, special: Vec<(String, String)>) -> Result<Option<Self>> {
+        let special = special.into_iter().map(|(name, token)| (name, Value::from(token))).collect();
         let sources = sources(dir)?;
         let named = |name: &str| {
             let found = sources.iter().find(|found| found.name == name)?;
@@ -114,12 +149,13 @@ impl ChatTemplate {
     }
 
     /// Renders a whole conversation. The answers are the assistant's turns, including the text that ends each turn.
+    /// `kwargs` are further variables of the template.
     ///
     /// # Errors
     /// An exception that the template raises; an answer that cannot be located in the text.
-    pub fn render(&self, messages: &[Value], tools: Option<&Value>) -> Result<Rendered, String> {
-        let template = self.template(tools);
-        let write = |messages: &[Value], prompts: bool| template.write(messages, tools, prompts, &self.special);
+    pub fn render(&self, messages: &[Value], tools: Option<&Value>, kwargs: &Kwargs) -> Result<Rendered, String> {
+        let (template, variables) = (self.template(tools), self.variables(kwargs));
+        let write = |messages: &[Value], prompts: bool| template.write(messages, tools, prompts, &variables);
         let whole = write(messages, false)?;
         if template.marks_answers {
             let (text, answers) = take_marks(&whole);
@@ -153,11 +189,16 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// As [`Self::render`].
-    pub fn render_turns(&self, messages: &[Value], tools: Option<&Value>) -> Result<Vec<Rendered>, String> {
-        let template = self.template(tools);
+    pub fn render_turns(
+        &self,
+        messages: &[Value],
+        tools: Option<&Value>,
+        kwargs: &Kwargs,
+    ) -> Result<Vec<Rendered>, String> {
+        let (template, variables) = (self.template(tools), self.variables(kwargs));
         let turn = |turn: usize| {
-            let before = take_marks(&template.write(&messages[..turn], tools, true, &self.special)?).0;
-            let (text, marked) = take_marks(&template.write(&messages[..=turn], tools, false, &self.special)?);
+            let before = take_marks(&template.write(&messages[..turn], tools, true, &variables)?).0;
+            let (text, marked) = take_marks(&template.write(&messages[..=turn], tools, false, &variables)?);
             if template.marks_answers {
                 let answers = marked.last().cloned().into_iter().collect();
                 return Ok(Rendered { text, answers, is_marked: true });
@@ -181,12 +222,22 @@ impl ChatTemplate {
         self.with_tools.as_ref().filter(|_| tools.is_some()).unwrap_or(&self.plain)
     }
 
+    /// Returns the special tokens and `kwargs`, which take precedence, as in `transformers`.
+    fn variables(&self, kwargs: &Kwargs) -> Cow<'_, Map<String, Value>> {
+        if kwargs.is_empty() {
+            return Cow::Borrowed(&self.special);
+        }
+        let mut all = self.special.clone();
+        all.extend(kwargs.iter().map(|(name, value)| (name.clone(), value.clone())));
+        Cow::Owned(all)
+    }
+
     /// Renders a conversation with the generation prompt, for the model to continue.
     ///
     /// # Errors
     /// An exception that the template raises.
-    pub fn prompt(&self, messages: &[Value], tools: Option<&Value>) -> Result<String, String> {
-        Ok(take_marks(&self.template(tools).write(messages, tools, true, &self.special)?).0)
+    pub fn prompt(&self, messages: &[Value], tools: Option<&Value>, kwargs: &Kwargs) -> Result<String, String> {
+        Ok(take_marks(&self.template(tools).write(messages, tools, true, &self.variables(kwargs))?).0)
     }
 }
 
@@ -213,16 +264,17 @@ impl Template {
         messages: &[Value],
         tools: Option<&Value>,
         add_generation_prompt: bool,
-        special: &Map<String, Value>,
+        variables: &Map<String, Value>,
     ) -> Result<String, String> {
         let failed = |e: minijinja::Error| {
             let line = e.line().map(|line| format!(":{line}")).unwrap_or_default();
             let why = e.detail().map_or_else(|| e.kind().to_string(), str::to_owned);
             format!("{}{line}: the chat template rejects the conversation: {why}", self.place)
         };
-        let (messages, tools, special) =
-            (Jinja::from(Serde(messages)), Jinja::from(Serde(tools)), Jinja::from(Serde(special)));
-        let context = context! { messages, tools, add_generation_prompt, documents => (), ..special };
+        let documents = Jinja::from(Serde(variables.get("documents")));
+        let (messages, tools, variables) =
+            (Jinja::from(Serde(messages)), Jinja::from(Serde(tools)), Jinja::from(Serde(variables)));
+        let context = context! { messages, tools, add_generation_prompt, documents, ..variables };
         self.environment.get_template(NAME).and_then(|template| template.render(context)).map_err(failed)
     }
 }

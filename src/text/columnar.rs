@@ -121,7 +121,7 @@ mod with_arrow {
     use arrow_array::cast::AsArray;
     use arrow_array::{Array, ArrayRef, RecordBatch, types};
     use arrow_ipc::reader::{FileReader, StreamReader};
-    use arrow_schema::{ArrowError, DataType, TimeUnit};
+    use arrow_schema::{ArrowError, DataType, Field, TimeUnit};
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
     use std::fs::File;
     use std::io::{BufReader, Read, Seek};
@@ -132,6 +132,8 @@ mod with_arrow {
     const FEATURES: &str = "huggingface";
     /// The start of an Arrow file, before its messages. A stream has none.
     const MAGIC: &[u8; 8] = b"ARROW1\0\0";
+    /// The extension type of texts that are JSON: `datasets` has it for columns and fields of several types (`Json`).
+    const JSON: &str = "arrow.json";
 
     /// The batches of a file that is open.
     pub(super) struct Inner {
@@ -184,8 +186,10 @@ mod with_arrow {
 
     /// Returns the rows of a batch, numbered from `first`.
     fn rows(batch: &RecordBatch, first: usize) -> Vec<Object> {
-        let names: Vec<&String> = batch.schema_ref().fields().iter().map(|field| field.name()).collect();
-        let mut columns: Vec<_> = batch.columns().iter().map(|column| values(column).into_iter()).collect();
+        let fields = batch.schema_ref().fields();
+        let names: Vec<&String> = fields.iter().map(|field| field.name()).collect();
+        let columns = batch.columns().iter().zip(fields);
+        let mut columns: Vec<_> = columns.map(|(column, field)| of_field(column, field).into_iter()).collect();
         let row = |row: usize| {
             let mut map = Map::new();
             let mut twice = None;
@@ -196,6 +200,19 @@ mod with_arrow {
             (row, twice.map_or(Ok(map), Err))
         };
         (first..first + batch.num_rows()).map(row).collect()
+    }
+
+    /// Returns a value for each row of a column, as [`values`]; texts that the field declares to be JSON are parsed.
+    fn of_field(column: &ArrayRef, field: &Field) -> Vec<Value> {
+        let mut all = values(column);
+        if field.extension_type_name() == Some(JSON) {
+            for value in &mut all {
+                if let Some(json) = value.as_str().and_then(|text| serde_json::from_str(text).ok()) {
+                    *value = json;
+                }
+            }
+        }
+        all
     }
 
     /// Returns a value for each row of a column; `null` for a type that JSON has no value for.
@@ -214,6 +231,38 @@ mod with_arrow {
             ($array:expr) => {
                 $array.iter().map(|bytes| bytes.and_then(|bytes| std::str::from_utf8(bytes).ok()).into()).collect()
             };
+        }
+        macro_rules! decimals {
+            ($type:ty) => {{
+                let array = column.as_primitive::<$type>();
+                each(column, |i| array.value_as_string(i).into())
+            }};
+        }
+        macro_rules! slices {
+            ($list:expr, $field:expr) => {{
+                let list = $list;
+                lists(column, of_field(list.values(), $field), |i| {
+                    (list.value_offsets()[i] as usize, list.value_length(i) as usize)
+                })
+            }};
+        }
+        // Lists that may overlap.
+        macro_rules! views {
+            ($list:expr, $field:expr) => {{
+                let list = $list;
+                let all = of_field(list.values(), $field);
+                each(column, |i| {
+                    let start = list.value_offset(i) as usize;
+                    all.get(start..start + list.value_size(i) as usize).unwrap_or_default().to_vec().into()
+                })
+            }};
+        }
+        macro_rules! runs {
+            ($type:ty, $field:expr) => {{
+                let run = column.as_run::<$type>();
+                let all = of_field(run.values(), $field);
+                (0..column.len()).map(|i| all.get(run.get_physical_index(i)).cloned().unwrap_or_default()).collect()
+            }};
         }
         // Dates and times as text.
         macro_rules! times {
@@ -250,29 +299,29 @@ mod with_arrow {
             DataType::Timestamp(TimeUnit::Millisecond, _) => times!(types::TimestampMillisecondType, value_as_datetime),
             DataType::Timestamp(TimeUnit::Microsecond, _) => times!(types::TimestampMicrosecondType, value_as_datetime),
             DataType::Timestamp(TimeUnit::Nanosecond, _) => times!(types::TimestampNanosecondType, value_as_datetime),
-            DataType::Decimal128(..) => {
-                let array = column.as_primitive::<types::Decimal128Type>();
-                each(column, |i| array.value_as_string(i).into())
-            }
-            DataType::List(_) => {
-                let list = column.as_list::<i32>();
-                lists(column, values(list.values()), |i| {
-                    (list.value_offsets()[i] as usize, list.value_length(i) as usize)
-                })
-            }
-            DataType::LargeList(_) => {
-                let list = column.as_list::<i64>();
-                lists(column, values(list.values()), |i| {
-                    (list.value_offsets()[i] as usize, list.value_length(i) as usize)
-                })
-            }
-            DataType::FixedSizeList(_, size) => {
+            DataType::Time32(TimeUnit::Second) => times!(types::Time32SecondType, value_as_time),
+            DataType::Time32(_) => times!(types::Time32MillisecondType, value_as_time),
+            DataType::Time64(TimeUnit::Microsecond) => times!(types::Time64MicrosecondType, value_as_time),
+            DataType::Time64(_) => times!(types::Time64NanosecondType, value_as_time),
+            DataType::Decimal128(..) => decimals!(types::Decimal128Type),
+            DataType::Decimal256(..) => decimals!(types::Decimal256Type),
+            DataType::List(field) => slices!(column.as_list::<i32>(), field),
+            DataType::LargeList(field) => slices!(column.as_list::<i64>(), field),
+            DataType::FixedSizeList(field, size) => {
                 let (list, size) = (column.as_fixed_size_list(), *size as usize);
-                lists(column, values(list.values()), |i| (i * size, size))
+                lists(column, of_field(list.values(), field), |i| (i * size, size))
             }
+            DataType::ListView(field) => views!(column.as_list_view::<i32>(), field),
+            DataType::LargeListView(field) => views!(column.as_list_view::<i64>(), field),
+            DataType::RunEndEncoded(ends, field) => match ends.data_type() {
+                DataType::Int16 => runs!(types::Int16Type, field),
+                DataType::Int32 => runs!(types::Int32Type, field),
+                _ => runs!(types::Int64Type, field),
+            },
             DataType::Struct(fields) => {
                 let array = column.as_struct();
-                let mut columns: Vec<_> = array.columns().iter().map(|column| values(column).into_iter()).collect();
+                let columns = array.columns().iter().zip(fields);
+                let mut columns: Vec<_> = columns.map(|(column, field)| of_field(column, field).into_iter()).collect();
                 let row = |i: usize| {
                     let cells = columns.iter_mut().map(|column| column.next().unwrap_or_default());
                     let map: Map<String, Value> = fields.iter().map(|field| field.name().clone()).zip(cells).collect();
@@ -282,13 +331,18 @@ mod with_arrow {
             }
             DataType::Map(..) => {
                 let map = column.as_map();
-                let (keys, entries) = (values(map.keys()), values(map.values()));
+                let fields = map.entries().fields();
+                let (keys, entries) = (values(map.keys()), of_field(map.values(), &fields[1]));
                 let name = |key: &Value| key.as_str().map_or_else(|| key.to_string(), str::to_owned);
                 each(column, |i| {
                     let start = map.value_offsets()[i] as usize;
                     let own = start..start + map.value_length(i) as usize;
                     own.map(|at| (name(&keys[at]), entries[at].clone())).collect::<Map<_, _>>().into()
                 })
+            }
+            // One of categories that has none has no values either.
+            DataType::Dictionary(..) if column.as_any_dictionary().values().is_empty() => {
+                vec![Value::Null; column.len()]
             }
             DataType::Dictionary(..) => {
                 let dictionary = column.as_any_dictionary();

@@ -1,6 +1,6 @@
 //! Reads prompt-completion pairs and conversations from files of records.
 
-use super::chat_template::{has_marks, is_answer};
+use super::chat_template::{Kwargs, has_marks, is_answer};
 use super::files::Files;
 use super::forms::{self, has};
 use super::jsonl::{self, kind, missing};
@@ -49,6 +49,8 @@ pub struct Conversation {
     /// Line number, from 1.
     pub line: usize,
     pub said: Said,
+    /// Further variables of the chat template.
+    pub kwargs: Kwargs,
     /// Number of null values in tools and tool calls, which are left out.
     pub nulls: usize,
 }
@@ -77,7 +79,10 @@ pub enum Said {
 /// Input errors (exit 2): a file that cannot be read; invalid records with [`OnBad::Error`], listed with file and line;
 /// no valid record.
 pub fn read(source: &ConversationSource) -> Result<Records<Conversation>> {
-    let record = |line, map| Ok(Conversation { line, nulls: nested_nulls(&map), said: said(map, source)? });
+    let record = |line, mut map: Map<String, Value>| {
+        let (nulls, kwargs) = (nested_nulls(&map), forms::template_kwargs(&mut map)?);
+        Ok(Conversation { line, said: said(map, source)?, kwargs, nulls })
+    };
     records::of_objects(&source.files, (source.format, source.on_bad_record, true), ClassValues::Names, record)
 }
 
@@ -98,6 +103,10 @@ fn said(mut map: Map<String, Value>, source: &ConversationSource) -> Result<Said
             }
             all_of(messages, tools, 0)
         }
+        None if prompted && answered && map.get("label") == Some(&Value::Bool(false)) => Err(format!(
+            "\"label\" is false, so {completion:?} is a rejected answer (an unpaired preference, as for KTO): leave \
+             out such records, or the column \"label\" if it means something else"
+        )),
         None if answered || prompted && !map.contains_key("chosen") => pair(&mut map, prompt, completion),
         None => match forms::preference(&map, prompt) {
             Some(why) => Err(why),

@@ -16,7 +16,7 @@ fn both_layouts_are_read() {
     let messages = json!([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "x": 1}]);
     let (Value::Array(messages), tools) = (messages, Some(json!([]))) else { unreachable!() };
     let said = Said::Messages { messages, tools, without_loss: Vec::new() };
-    assert_eq!(records[1], Conversation { line: 2, said, nulls: 0 });
+    assert_eq!(records[1], Conversation { line: 2, said, kwargs: Kwargs::new(), nulls: 0 });
 }
 
 #[test]
@@ -147,6 +147,7 @@ fn errors_name_the_problem() {
         (r#"{"prompt": "a", "completion": "\ufdd0"}"#.to_owned(), "U+FDD0"),
         (r#"{"messages": "a"}"#.to_owned(), "is a string; it must be a list of messages"),
         (r#"{"messages": [], "tools": {}}"#.to_owned(), "\"tools\" is an object"),
+        (r#"{"messages": [], "tools": [{}, "{}"]}"#.to_owned(), "tool 2 is a string; it must be an object"),
         (of(""), "no message has the role assistant"),
         (of(r#"{"role": "user", "content": "a"}"#), "no message has the role assistant"),
         (of("3"), "message 1: found a number"),
@@ -168,4 +169,37 @@ fn errors_name_the_problem() {
         let message = read(&format!("{line}\n")).unwrap_err().to_string();
         assert!(message.contains("a.jsonl:1: ") && message.contains(expected), "{line}: {message}");
     }
+}
+
+#[test]
+fn a_record_may_have_variables_for_the_template() {
+    let of = |kwargs: &str| {
+        let line = format!(r#"{{"prompt": "a", "completion": "b", "chat_template_kwargs": {kwargs}}}"#);
+        read(&line).map(|read| Value::Object(read.records[0].kwargs.clone())).map_err(|e| e.to_string())
+    };
+    let kwargs = r#"{"enable_thinking": false, "date": null, "documents": [{"title": "t", "id": null}]}"#;
+    let wanted = json!({"enable_thinking": false, "documents": [{"title": "t"}]});
+    assert_eq!(of(kwargs), Ok(wanted.clone()));
+    assert_eq!(of(&json!(kwargs).to_string()), Ok(wanted), "JSON of an object, as in a cell of CSV");
+    for none in ["null", "{}", "\"\""] {
+        assert_eq!(of(none), Ok(json!({})), "{none}");
+    }
+    for (wrong, why) in [
+        ("[]", "\"chat_template_kwargs\" is an array; it must be an object"),
+        ("\"x\"", "\"chat_template_kwargs\" is a string; it must be an object"),
+        (r#"{"tools": []}"#, "\"chat_template_kwargs\" has the key \"tools\""),
+    ] {
+        let message = of(wrong).unwrap_err();
+        assert!(message.contains(&format!("a.jsonl:1: {why}")), "{message}");
+    }
+}
+
+#[test]
+fn a_rejected_answer_is_not_trained_on() {
+    let line = |label: &str| format!(r#"{{"prompt": "a", "completion": "b", "label": {label}}}"#);
+    let pair = Said::Pair { prompt: "a".into(), completion: "b".into() };
+    assert_eq!(says(&line("true"), ""), Ok(pair.clone()));
+    assert_eq!(says(&line("\"x\""), ""), Ok(pair));
+    let why = says(&line("false"), "").unwrap_err();
+    assert!(why.starts_with("\"label\" is false, so \"completion\" is a rejected answer"), "{why}");
 }

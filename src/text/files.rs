@@ -18,6 +18,9 @@ const KNOWN: [&str; 16] = [
 ];
 /// Beginnings of names that are no data: documentation, and what `datasets` writes beside its files.
 const NO_DATA: [&str; 6] = ["readme", "license", "dataset_info", "dataset_dict", "state.", "changelog"];
+/// The beginning of the names of results that `datasets` keeps beside its data, and its file in a folder of parts.
+const RESULT: &str = "cache-";
+const DATASET_DICT: &str = "dataset_dict.json";
 /// Words in names that say which part of a data set a file is.
 const PARTS: [(&str, &[&str]); 3] = [
     ("training", &["train", "training"]),
@@ -162,7 +165,9 @@ fn matching(pattern: &Path) -> Result<Vec<PathBuf>> {
         .map_err(|e| refuse(&format!("not a valid pattern: {e}")))?
         .collect::<Result<Vec<PathBuf>, _>>()
         .map_err(|e| refuse(&e.to_string()))?;
-    let mut files: Vec<PathBuf> = found.into_iter().filter(|path| !path.is_dir()).collect();
+    let wants_results = name(pattern).starts_with(RESULT);
+    let is_wanted = |path: &PathBuf| !path.is_dir() && (wants_results || !is_result(path));
+    let mut files: Vec<PathBuf> = found.into_iter().filter(is_wanted).collect();
     files.sort();
     if files.is_empty() { Err(refuse("no file matches this pattern")) } else { Ok(files) }
 }
@@ -173,6 +178,11 @@ fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
     let files: Vec<PathBuf> = paths.iter().filter(|path| is_data(path)).cloned().collect();
     if files.is_empty() {
         let folders: Vec<String> = paths.iter().filter(|path| path.is_dir()).map(|path| name(path)).collect();
+        if folder.join(DATASET_DICT).is_file() && !folders.is_empty() {
+            let parts: Vec<String> = folders.iter().map(|name| folder.join(name).display().to_string()).collect();
+            let what = "the folder is a DatasetDict of datasets: name one of its parts";
+            return Err(refuse(&format!("{what}: {}", parts.join(", "))));
+        }
         let more = match folders.as_slice() {
             [] => String::new(),
             some => format!("; its subfolders are {}: name one, or use a pattern such as **/*.parquet", quoted(some)),
@@ -239,11 +249,13 @@ fn name(path: &Path) -> String {
 /// Whether a file of a folder is a data file, by its name.
 fn is_data(path: &Path) -> bool {
     let name = name(path).to_lowercase();
-    let ending = extension(path);
-    // Results of `datasets` that it keeps beside the data.
-    let is_result = name.starts_with("cache-") && ending == "arrow";
     let is_other = name.starts_with(['.', '_']) || NO_DATA.iter().any(|no| name.starts_with(no));
-    KNOWN.contains(&ending.as_str()) && !path.is_dir() && !is_result && !is_other
+    KNOWN.contains(&extension(path).as_str()) && !path.is_dir() && !is_result(path) && !is_other
+}
+
+/// Whether a file has results of `datasets` that it keeps beside the data.
+fn is_result(path: &Path) -> bool {
+    name(path).starts_with(RESULT) && extension(path) == "arrow"
 }
 
 /// Returns the part of a data set that a file is by its name, if it says so.
@@ -352,6 +364,13 @@ mod tests {
         assert!(Files::find(&["hf://datasets/a"]).unwrap_err().to_string().contains("hf://datasets/a: "));
         let saved = folder(&["data-00000-of-00002.arrow", "cache-1f.arrow", "dataset_info.json", "state.json"]);
         assert_eq!(found(&saved, &[""]).unwrap(), ["data-00000-of-00002.arrow"], "a folder that datasets saved");
+        assert_eq!(found(&saved, &["*.arrow"]).unwrap(), ["data-00000-of-00002.arrow"]);
+        assert_eq!(found(&saved, &["cache-*.arrow"]).unwrap(), ["cache-1f.arrow"], "a pattern for results");
+        let parts = folder(&["d/dataset_dict.json", "d/train/data-00000-of-00001.arrow", "d/test/state.json"]);
+        let [all, test, train] = ["d", "d/test", "d/train"].map(|name| parts.path().join(name).display().to_string());
+        let expected =
+            format!("{all}: the folder is a DatasetDict of datasets: name one of its parts: {test}, {train}");
+        assert_eq!(found(&parts, &["d"]).unwrap_err(), expected);
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The forms that records of public data sets have: messages of OpenAI and of ShareGPT, pairs of prompt and completion
 //! (TRL's, also with messages), Alpaca's instructions, preference pairs. Each becomes messages or a prompt.
 
+use super::chat_template::Kwargs;
 use super::jsonl::{kind, string};
+use super::message_content::remove_nulls;
 use serde_json::{Map, Value, json};
 
 /// Columns that hold a conversation where the usual column `messages` is missing (ShareGPT).
@@ -17,6 +19,9 @@ const ROLES: [(&str, &str); 8] = [
     ("function_response", "tool"),
     ("tool_response", "tool"),
 ];
+
+/// Names that chat templates have from the conversation, or that are settings of `apply_chat_template`.
+const RESERVED: [&str; 5] = ["messages", "tools", "add_generation_prompt", "continue_final_message", "chat_template"];
 
 /// Whether a record has a value in a column.
 pub(super) fn has(map: &Map<String, Value>, name: &str) -> bool {
@@ -50,20 +55,48 @@ pub(super) fn with_role(message: Value) -> Value {
     Value::Object(map)
 }
 
-/// Returns the tools of a record: a list, or a string that is JSON of one. An empty string is none.
+/// Returns the tools of a record: a list of objects, or a string that is JSON of one. An empty string is none.
 ///
 /// # Errors
 /// Anything else.
 pub(super) fn tools(map: &mut Map<String, Value>) -> Result<Option<Value>, String> {
-    match map.shift_remove("tools") {
-        None | Some(Value::Null) => Ok(None),
-        Some(list @ Value::Array(_)) => Ok(Some(list)),
-        Some(Value::String(text)) if text.trim().is_empty() => Ok(None),
+    let list = match map.shift_remove("tools") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::Array(list)) => list,
+        Some(Value::String(text)) if text.trim().is_empty() => return Ok(None),
         Some(Value::String(text)) => match serde_json::from_str(&text) {
-            Ok(list @ Value::Array(_)) => Ok(Some(list)),
-            _ => Err("\"tools\" is a string; it must be a list, or JSON of one".into()),
+            Ok(Value::Array(list)) => list,
+            _ => return Err("\"tools\" is a string; it must be a list, or JSON of one".into()),
         },
-        Some(other) => Err(format!("\"tools\" is {}; it must be a list", kind(&other))),
+        Some(other) => return Err(format!("\"tools\" is {}; it must be a list", kind(&other))),
+    };
+    match list.iter().zip(1..).find(|(tool, _)| !tool.is_object()) {
+        Some((other, n)) => Err(format!("tool {n} is {}; it must be an object: its JSON schema", kind(other))),
+        None => Ok(Some(Value::Array(list))),
+    }
+}
+
+/// Takes the variables for the chat template out of a record, TRL's `chat_template_kwargs`: an object, or a string that
+/// is JSON of one. Nulls are left out: Arrow gives each record the keys of all others.
+///
+/// # Errors
+/// Anything else; a name that the template has from elsewhere.
+pub(super) fn template_kwargs(map: &mut Map<String, Value>) -> Result<Kwargs, String> {
+    const NAME: &str = "chat_template_kwargs";
+    let mut value = match map.shift_remove(NAME) {
+        None | Some(Value::Null) => return Ok(Kwargs::new()),
+        Some(Value::String(text)) if text.trim().is_empty() => return Ok(Kwargs::new()),
+        Some(Value::String(text)) => serde_json::from_str(&text).unwrap_or(Value::String(text)),
+        Some(other) => other,
+    };
+    remove_nulls(&mut value);
+    let kwargs = match value {
+        Value::Object(kwargs) => kwargs,
+        other => return Err(format!("{NAME:?} is {}; it must be an object", kind(&other))),
+    };
+    match RESERVED.iter().find(|name| kwargs.contains_key(**name)) {
+        Some(name) => Err(format!("{NAME:?} has the key {name:?}, which is no variable of its own: remove it")),
+        None => Ok(kwargs),
     }
 }
 

@@ -16,6 +16,8 @@ pub use super::files::extension;
 
 /// Bytes that are read at a time.
 const CHUNK: usize = 1 << 18;
+/// The largest window of zstd that is read, as a power of two: all that `zstd --long` writes.
+const WINDOW_LOG: u32 = 31;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The start of a file's decompressed content, and the rest of it.
@@ -196,7 +198,11 @@ fn open(path: &Path, hasher: &SharedHasher) -> Result<(BufReader<Content>, Optio
     let whole = Cursor::new(magic).chain(raw);
     let mut reader: Box<dyn Read + Send> = match compression {
         Some("gzip") => Box::new(MultiGzDecoder::new(whole)),
-        Some(_) => Box::new(zstd::Decoder::new(whole).map_err(|e| unreadable(path, &e))?),
+        Some(_) => {
+            let mut decoder = zstd::Decoder::new(whole).map_err(|e| unreadable(path, &e))?;
+            decoder.window_log_max(WINDOW_LOG).map_err(|e| unreadable(path, &e))?;
+            Box::new(decoder)
+        }
         None => Box::new(whole),
     };
     let why = |e| failure(path, compression, &e);
@@ -278,6 +284,8 @@ mod tests {
             ("a.jsonl.ZST", [zstd("a\n"), zstd("\n"), zstd("b")].concat()),
             ("zstd-without-a-name", zstd("a\n\nb\n")),
             ("gzip-named.json", gzip("\u{feff}a\n\nb\n")),
+            // A frame with a window of 256 MiB (zstd --long=28) and one block, which is not compressed.
+            ("long.jsonl.zst", [b"\x28\xb5\x2f\xfd\0\x90\x29\0\0".as_slice(), b"a\n\nb\n"].concat()),
         ] {
             assert_eq!(lines(name, &bytes).unwrap(), expected, "{name}");
         }

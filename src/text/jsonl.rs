@@ -35,11 +35,43 @@ pub(super) fn objects(
     Ok(())
 }
 
-fn object(line: &[u8]) -> Result<Map<String, Value>, String> {
-    match unique_keys::parse(utf8(line)?).map_err(|e| broken(&e))? {
+/// Returns the object that is a record.
+pub(super) fn object(line: &[u8]) -> Result<Map<String, Value>, String> {
+    let text = utf8(line)?;
+    let parsed = unique_keys::parse(text).or_else(|e| match without_nan(text) {
+        Some(text) if e.is_syntax() => unique_keys::parse(&text),
+        _ => Err(e),
+    });
+    match parsed.map_err(|e| broken(&e))? {
         Value::Object(map) => Ok(map),
         other => Err(format!("a record must be a JSON object, found {}", kind(&other))),
     }
+}
+
+/// Returns the text with `null` in place of `NaN`, `Infinity` and `-Infinity`, which are no JSON, but which Python's
+/// `json.dumps` writes; `None` if it has none.
+fn without_nan(text: &str) -> Option<String> {
+    let (mut out, mut copied) = (String::new(), 0);
+    let (mut at, mut quoted) = (0, false);
+    let bytes = text.as_bytes();
+    while at < bytes.len() {
+        let word = ["NaN", "Infinity", "-Infinity"].into_iter().find(|word| bytes[at..].starts_with(word.as_bytes()));
+        match (bytes[at], word) {
+            (b'\\', _) if quoted => at += 2,
+            (b'"', _) => {
+                quoted = !quoted;
+                at += 1;
+            }
+            (_, Some(word)) if !quoted => {
+                out.push_str(&text[copied..at]);
+                out.push_str("null");
+                at += word.len();
+                copied = at;
+            }
+            _ => at += 1,
+        }
+    }
+    (copied > 0).then(|| out + &text[copied..])
 }
 
 /// Returns the record of an object.
@@ -302,6 +334,19 @@ mod tests {
         }
         let pretty = parsed(b"[\n{\n \"a\": 1,\n \"b\": x\n}]");
         assert_eq!(pretty, [(2, Err("invalid JSON at column 7 of its line 3: expected value".to_owned()))]);
+    }
+
+    /// What Python writes for numbers that are no JSON.
+    #[test]
+    fn numbers_that_are_no_json_are_null() {
+        let line = br#"{"a": NaN, "b": [-Infinity, Infinity, 1], "NaN": "\"NaN, Infinity", "c": {"d":NaN}}"#;
+        let expected = serde_json::json!({"a": null, "b": [null, null, 1], "NaN": "\"NaN, Infinity", "c": {"d": null}});
+        assert_eq!(object(line).map(Value::Object), Ok(expected.clone()));
+        let array = [b"[\n".as_slice(), line, b",\n{\"x\": NaN}]"].concat();
+        assert_eq!(parsed(&array)[0].1.clone().map(Value::Object), Ok(expected));
+        for wrong in [r#"{"a": Nan}"#, r#"{"a": NaNa}"#, r#"{"a": nan}"#, r#"{"a": "NaN", "b": x}"#, r#"{NaN: 1}"#] {
+            assert!(object(wrong.as_bytes()).unwrap_err().starts_with("invalid JSON at column"), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Reads prompts for generation from files of records.
 
+use super::chat_template::Kwargs;
 use super::conversations::conversation;
 use super::files::Files;
 use super::forms::{self, has};
@@ -29,6 +30,8 @@ pub struct Prompt {
     /// Line number, from 1.
     pub line: usize,
     pub asked: Asked,
+    /// Further variables of the chat template.
+    pub kwargs: Kwargs,
 }
 
 impl Divisible for Prompt {}
@@ -52,8 +55,9 @@ pub enum Asked {
 /// no valid record.
 pub fn read(source: &PromptSource) -> Result<Records<Prompt>> {
     let how = (source.format, source.on_bad_record, false);
-    records::of_objects(&source.files, how, ClassValues::Names, |line, map| {
-        Ok(Prompt { line, asked: asked(map, source)? })
+    records::of_objects(&source.files, how, ClassValues::Names, |line, mut map| {
+        let kwargs = forms::template_kwargs(&mut map)?;
+        Ok(Prompt { line, asked: asked(map, source)?, kwargs })
     })
 }
 
@@ -143,6 +147,13 @@ mod tests {
         assert_eq!(asked(r#"{"prompt": [{"role": "user", "content": "a"}], "tools": ""}"#), messages());
         assert_eq!(asked(r#"{"instruction": "a", "input": "b", "output": "c"}"#), Asked::Prompt("a\nb".into()));
         assert_eq!(asked(r#"{"instruction": "a", "input": ""}"#), Asked::Prompt("a".into()));
+    }
+
+    #[test]
+    fn variables_of_the_template_are_read() {
+        let record =
+            read(r#"{"prompt": "a", "chat_template_kwargs": {"x": true, "y": null}}"#).unwrap().records.remove(0);
+        assert_eq!(Value::Object(record.kwargs), json!({"x": true}));
     }
 
     #[test]

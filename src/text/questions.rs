@@ -2,11 +2,12 @@
 
 use super::files::Files;
 use super::input::{Input, extension, newlines};
-use super::jsonl::{broken, kind};
+use super::jsonl::{self, broken, kind};
 use super::part::Divisible;
 use super::records::{self, Format, OnBad, Records};
 use crate::error::Result;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
@@ -16,8 +17,8 @@ use std::sync::Arc;
 /// Files of questions, and how to read them.
 ///
 /// A record has `context`, `question`, `id` (default: the line number) and `answers`. A file with the extension
-/// `.jsonl`, `.ndjson`, `.parquet`, `.arrow`, `.feather` or `.ipc`, and a JSON array, has such records. Any other file is
-/// SQuAD's JSON, 1.1 or 2.0.
+/// `.jsonl`, `.ndjson`, `.parquet`, `.arrow`, `.feather` or `.ipc`, a JSON array, and a file whose first line is a
+/// record have such records. Any other file is SQuAD's JSON, 1.1 or 2.0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuestionSource {
     pub files: Files,
@@ -72,16 +73,27 @@ pub fn read(source: &QuestionSource) -> Result<Records<Question>> {
                 Ok(question)
             }
         };
-        match format_of(input)? {
-            Some(format) => {
-                records::objects(input, format, |line, map| unique(flat(line, map, source.labelled)?), into)
-            }
-            None => squad(input, source.labelled, unique, into),
+        if let Some(format) = format_of(input)? {
+            return records::objects(input, format, |line, map| unique(flat(line, map, source.labelled)?), into);
         }
+        let mut start = Vec::new();
+        input.append_line(&mut start)?;
+        if !is_record(&start) {
+            return squad(input, start, source.labelled, unique, into);
+        }
+        let mut record = |line, map| unique(flat(line, map, source.labelled)?);
+        let line = input.number(input.lines_read());
+        into.push(jsonl::object(&start).and_then(|map| record(line, map)).map_err(|why| (line, why)));
+        records::objects(input, Format::Jsonl, record, into)
     })
 }
 
-/// Returns the format of a file of records; `None` for SQuAD's JSON.
+/// Whether a line is an object by itself, other than SQuAD's.
+fn is_record(line: &[u8]) -> bool {
+    serde_json::from_slice::<HashMap<String, IgnoredAny>>(line).is_ok_and(|keys| !keys.contains_key("data"))
+}
+
+/// Returns the format of a file of records by its extension; `None` for SQuAD's JSON, or JSON of records.
 pub fn format(path: &std::path::Path) -> Option<Format> {
     match extension(path).as_str() {
         "jsonl" | "ndjson" => Some(Format::Jsonl),
@@ -93,7 +105,7 @@ pub fn format(path: &std::path::Path) -> Option<Format> {
 
 fn format_of(input: &mut Input) -> Result<Option<Format>> {
     match format(input.path()) {
-        None if input.peek()?.trim_ascii_start().starts_with(b"[") => Ok(Some(Format::Jsonl)),
+        None if input.skip_blank()? == Some(b'[') => Ok(Some(Format::Jsonl)),
         format => Ok(format),
     }
 }
@@ -118,25 +130,32 @@ struct Paragraph<'a> {
     qas: Vec<&'a RawValue>,
 }
 
+/// Adds the questions of SQuAD's JSON, of which `content` was read.
 fn squad(
     input: &mut Input,
+    mut content: Vec<u8>,
     labelled: bool,
     mut unique: impl FnMut(Question) -> Result<Question, String>,
     into: &mut Records<Question>,
 ) -> Result<()> {
-    let content = input.content()?;
+    let before = input.lines_read() - usize::from(!content.is_empty());
+    content.append(&mut input.content()?);
     let text = std::str::from_utf8(&content).map_err(|e| {
-        input.error(1 + newlines(&content[..e.valid_up_to()]), "not valid UTF-8; convert the file to UTF-8")
+        let line = before + 1 + newlines(&content[..e.valid_up_to()]);
+        input.error(line, "not valid UTF-8; convert the file to UTF-8")
     })?;
     let squad: Squad = serde_json::from_str(text).map_err(|e| {
         let message = e.to_string();
         let what = message.split(" at line ").next().unwrap_or_default();
         match e.is_data() {
-            true => input.error(e.line(), &format!("not in SQuAD's format (data, paragraphs, context, qas): {what}")),
-            false => input.error(e.line(), &format!("invalid JSON at column {}: {what}", e.column())),
+            true => {
+                let why = format!("not in SQuAD's format (data, paragraphs, context, qas): {what}");
+                input.error(before + e.line(), &why)
+            }
+            false => input.error(before + e.line(), &format!("invalid JSON at column {}: {what}", e.column())),
         }
     })?;
-    let (mut line, mut counted) = (input.number(1), 0);
+    let (mut line, mut counted) = (input.number(before + 1), 0);
     for Paragraph { context, qas } in squad.data.into_iter().flat_map(|article| article.paragraphs) {
         let context: Arc<str> = context.into();
         for qa in qas {
@@ -257,144 +276,5 @@ fn answer(text: &Value, start: &Value, context: &str) -> Result<Answer, String> 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn source(dir: &tempfile::TempDir, name: &str, content: &str) -> QuestionSource {
-        let path = dir.path().join(name);
-        std::fs::write(&path, content).unwrap();
-        QuestionSource { files: path.into(), labelled: true, on_bad_record: OnBad::Error }
-    }
-
-    /// Returns SQuAD's JSON with these questions on one context, the first on line 5.
-    fn squad(questions: &[&str]) -> String {
-        let context = "Ärger: Caf\u{e9} \u{1f600} at \\\"Zo\u{eb}'s\\\" opened in 1999 and 2001.";
-        let questions = questions.join(",\n");
-        format!(
-            "{{\"version\": \"v2.0\", \"data\": [{{\"title\": \"x\",\n\"paragraphs\": [{{\n\
-             \"context\": \"{context}\",\n\"qas\": [\n{questions}\n]}}]}}]}}\n"
-        )
-    }
-
-    const WHEN: &str = concat!(
-        r#"{"id": "q1", "question": "When?", "answers": [{"text": "1999", "answer_start": 35}, "#,
-        r#"{"text": "2001", "answer_start": 44}]}"#
-    );
-    const NONE: &str = concat!(
-        r#"{"id": "q2", "question": "Why?", "answers": [], "is_impossible": true, "#,
-        r#""plausible_answers": [{"text": "x", "answer_start": 0}]}"#
-    );
-
-    fn message(content: &str) -> String {
-        let dir = tempfile::tempdir().unwrap();
-        let source = source(&dir, "a.json", content);
-        let message = read(&source).unwrap_err().to_string();
-        message.strip_prefix(&format!("{}:", source.files)).unwrap_or(&message).to_owned()
-    }
-
-    #[test]
-    fn answers_are_spans_of_their_contexts() {
-        let dir = tempfile::tempdir().unwrap();
-        let where_ = r#"{"id": 3, "question": "Where?", "answers": [{"text": "Zoë's", "answer_start": 18}]}"#;
-        let read = read(&source(&dir, "a.json", &squad(&[WHEN, NONE, where_]))).unwrap();
-        let [when, none, where_] = read.records.as_slice() else { panic!("{read:?}") };
-        assert_eq!((when.line, when.id.as_str(), when.question.as_str(), when.answers.len()), (5, "q1", "When?", 2));
-        assert_eq!((none.line, none.answers.len()), (6, 0));
-        assert_eq!((where_.line, where_.id.as_str()), (7, "3"));
-        for question in &read.records {
-            for Answer { text, start } in &question.answers {
-                assert_eq!(&question.context[*start..start + text.len()], text);
-            }
-        }
-        assert!(Arc::ptr_eq(&when.context, &where_.context));
-    }
-
-    #[test]
-    fn a_misplaced_answer_is_reported_with_its_question() {
-        let at = |start| {
-            format!(r#"{{"id": "q9", "question": "?", "answers": [{{"text": "1999", "answer_start": {start}}}]}}"#)
-        };
-        for start in ["34", "5000", "18446744073709551615"] {
-            let expected = format!(
-                "6: question \"q9\": the answer \"1999\" is not in its context at character {start} (found at 35)\n\
-                 correct the file, or skip invalid records with on_bad_record = \"skip\""
-            );
-            assert_eq!(message(&squad(&[WHEN, &at(start)])), expected);
-        }
-        let nowhere = at("35").replace("1999", "1998");
-        assert!(message(&squad(&[WHEN, &nowhere])).contains("at character 35 (not found anywhere)"));
-        let dir = tempfile::tempdir().unwrap();
-        let source = source(&dir, "a.json", &squad(&[&nowhere, NONE]));
-        let skipping = QuestionSource { on_bad_record: OnBad::Skip, ..source.clone() };
-        assert_eq!(read(&skipping).unwrap().skipped[0].0, 5);
-        let unlabelled = QuestionSource { labelled: false, ..source };
-        assert_eq!(read(&unlabelled).unwrap().records.len(), 2, "for prediction answers do not matter");
-    }
-
-    #[test]
-    fn errors_name_the_problem() {
-        for (question, expected) in [
-            (WHEN, "question \"q1\": line 5 has the same id"),
-            (r#"{"question": "?", "answers": []}"#, "6: a question has no id"),
-            (r#"{"id": "q", "answers": []}"#, "question \"q\": it has no question"),
-            (r#"{"id": "q", "question": 1, "answers": []}"#, "its question is a number"),
-            (r#"{"id": "q", "question": "?"}"#, "it has no answers; use an empty list"),
-            (r#"{"id": "q", "question": "?", "answers": [], "is_impossible": false}"#, "but it has no answer"),
-            (&WHEN.replace("q1", "q").replace("]}", "], \"is_impossible\": true}"), "but it has an answer"),
-            (r#"{"id": "q", "question": "?", "answers": ["x"]}"#, "answers is not a list of objects with text"),
-            (r#"{"id": "q", "question": "?", "answers": "x"}"#, "answers is a string; it must be a list"),
-            (r#"{"id": "q", "question": "?", "answers": [{"text": "", "answer_start": 0}]}"#, "an answer is empty"),
-            (r#"{"id": "q", "question": "?", "answers": [{"text": "x", "answer_start": -1}]}"#, "its answer_start -1"),
-            ("[]", "a question must be a JSON object, found an array"),
-            (r#"{"id": "\ud83d"}"#, "6: invalid JSON at column 15: half of a surrogate pair"),
-        ] {
-            let message = message(&squad(&[WHEN, question]));
-            assert!(message.contains(expected), "{question}: {message}");
-        }
-    }
-
-    #[test]
-    fn files_in_another_format_are_errors() {
-        let cut = squad(&[WHEN]).replace("]}]}]}", "");
-        assert!(message(&cut).starts_with("7: invalid JSON at column 0: EOF while parsing"), "{}", message(&cut));
-        let expected = "1: not in SQuAD's format (data, paragraphs, context, qas): missing field `data`";
-        assert_eq!(message("{\"text\": 1}"), expected);
-        assert!(message("{\"data\": [{\"paragraphs\": [\n{\"qas\": []}]}]}").starts_with("2: not in SQuAD's format"));
-        assert!(message("{\"data\": []}").ends_with("the data set is empty: the file contains no record"));
-    }
-
-    #[test]
-    fn a_json_array_has_questions_and_ids_are_unique_over_files() {
-        let dir = tempfile::tempdir().unwrap();
-        let record =
-            r#"{"context": "a b", "question": "?", "answers": [{"text": "b", "answer_start": 2}], "id": null}"#;
-        let array = source(&dir, "a.json", &format!("[{record},\n{record}]"));
-        let ids = |source: &QuestionSource| read(source).unwrap().records.into_iter().map(|q| q.id).collect::<Vec<_>>();
-        assert_eq!(ids(&array), ["1", "2"]);
-        source(&dir, "b.jsonl", record);
-        let files = Files::find(&["a.json", "b.jsonl"].map(|name| dir.path().join(name))).unwrap();
-        assert_eq!(ids(&QuestionSource { files: files.clone(), ..array.clone() }), ["1", "2", "1:1"]);
-        source(&dir, "b.jsonl", &record.replace("null", "2"));
-        let message = read(&QuestionSource { files, ..array }).unwrap_err().to_string();
-        assert!(
-            message.contains("b.jsonl:1: question \"2\": ") && message.contains("a.json:2 has the same id"),
-            "{message}"
-        );
-    }
-
-    #[test]
-    fn jsonl_has_one_question_per_line() {
-        let dir = tempfile::tempdir().unwrap();
-        let content = [
-            r#"{"context": "a b", "question": "?", "answers": {"text": ["b"], "answer_start": [2]}}"#,
-            r#"{"id": "x", "context": "c", "question": "?", "answers": []}"#,
-        ];
-        let source = source(&dir, "a.jsonl", &content.join("\n\n"));
-        let records = read(&source).unwrap().records;
-        assert_eq!((records[0].id.as_str(), records[0].answers[0].start), ("1", 2));
-        assert_eq!((records[1].id.as_str(), records[1].line), ("x", 3));
-        std::fs::write(&source.files.paths()[0], "{\"id\": \"q\", \"question\": \"?\"}").unwrap();
-        let message = read(&source).unwrap_err().to_string();
-        assert!(message.contains("a.jsonl:1: question \"q\": it has no context"), "{message}");
-    }
-}
+#[path = "questions_tests.rs"]
+mod tests;

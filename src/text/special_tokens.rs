@@ -23,7 +23,7 @@ impl Special {
     pub const ALL: [Special; 7] =
         [Special::Bos, Special::Eos, Special::Unk, Special::Sep, Special::Pad, Special::Cls, Special::Mask];
 
-    /// Returns the key in the JSON files, which is also the name in chat templates.
+    /// Returns the key in the JSON files.
     pub fn key(self) -> &'static str {
         match self {
             Special::Bos => "bos_token",
@@ -83,16 +83,6 @@ impl SpecialTokens {
             None => None,
         }
     }
-
-    /// Returns key and text of each defined token; `text_of` maps an id to its token.
-    pub(super) fn texts(&self, text_of: impl Fn(u32) -> Option<String>) -> Vec<(&'static str, String)> {
-        let text = |named: &Named| match named {
-            Named::Text(token) => Some(token.clone()),
-            Named::Id(id) => text_of(*id),
-        };
-        let all = Special::ALL.into_iter().zip(&self.0);
-        all.filter_map(|(special, named)| Some((special.key(), text(named.as_ref()?)?))).collect()
-    }
 }
 
 /// Reads a JSON file; null if it does not exist.
@@ -135,9 +125,6 @@ mod tests {
         assert_eq!(ids(), [Some(77), Some(3), Some(6)]);
         write("tokenizer_config.json", r#"{"eos_token": "</s>", "bos_token": null}"#);
         assert_eq!(ids(), [Some(77), Some(4), Some(6)]);
-        let texts = SpecialTokens::of_folder(dir.path()).unwrap().texts(|id| Some(format!("<{id}>")));
-        let texts: Vec<_> = texts.iter().map(|(key, text)| (*key, text.as_str())).collect();
-        assert_eq!(texts, [("bos_token", "<77>"), ("eos_token", "</s>"), ("mask_token", "<mask>")]);
         write("tokenizer_config.json", "{");
         let message = SpecialTokens::of_folder(dir.path()).unwrap_err().to_string();
         assert!(message.contains("tokenizer_config.json: "), "{message}");

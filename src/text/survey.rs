@@ -165,12 +165,14 @@ pub fn survey(path: &Path, known: &[&str]) -> Result<Survey> {
         // What was read to find out is read again.
         input = Input::open(path, 0)?;
     }
-    let columns = match format {
+    let (columns, bad) = match format {
         Format::Csv | Format::Tsv => table(&mut input, format, known)?,
         format => objects(&mut input, format)?,
     };
-    match columns.rows {
-        0 => Err(Error::input(format!("{}: the file contains no record", path.display()))),
+    // Some invalid records are for the run to report, which can skip them.
+    match (columns.rows, bad) {
+        (0, Some((line, why))) => Err(Error::input(format!("{}:{line}: {why}", path.display()))),
+        (0, None) => Err(Error::input(format!("{}: the file contains no record", path.display()))),
         _ => Ok(Survey::Records(columns)),
     }
 }
@@ -202,7 +204,10 @@ fn found<'de, D: Deserializer<'de>>(_: D) -> Result<(), D::Error> {
     Err(D::Error::custom(FOUND))
 }
 
-fn objects(input: &mut Input, format: Format) -> Result<Columns> {
+/// The columns of a file, and line and reason of its first invalid record.
+type Surveyed = (Columns, Option<(usize, String)>);
+
+fn objects(input: &mut Input, format: Format) -> Result<Surveyed> {
     let mut found = Columns::default();
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
     let (path, mut bad) = (input.path().to_owned(), None);
@@ -217,25 +222,28 @@ fn objects(input: &mut Input, format: Format) -> Result<Columns> {
                 found.columns[place].add(value, false);
             }
         }
-        Err(why) => _ = bad.get_or_insert_with(|| format!("{}:{}: {why}", path.display(), files::split(line).1)),
+        Err(why) => _ = bad.get_or_insert((files::split(line).1, why)),
     };
     each_object(input, (format, ClassValues::Names), each, &mut Vec::new())?;
     if bad.is_some() {
         one_object::refuse(&path)?;
     }
-    // Some invalid records are for the run to report, which can skip them.
-    match (found.rows, bad) {
-        (0, Some(bad)) => Err(Error::input(bad)),
-        _ => Ok(found),
-    }
+    Ok((found, bad))
 }
 
-fn table(input: &mut Input, format: Format, known: &[&str]) -> Result<Columns> {
+fn table(input: &mut Input, format: Format, known: &[&str]) -> Result<Surveyed> {
     let mut rows = if format == Format::Tsv { Rows::tsv(input) } else { Rows::csv(input, known, None)? };
     let mut first: Option<Vec<String>> = None;
     let mut found = Columns::default();
-    while let Some((_, row)) = rows.next()? {
-        let Ok(row) = row else { continue };
+    let mut bad = None;
+    while let Some((line, row)) = rows.next()? {
+        let row = match row {
+            Ok(row) => row,
+            Err(why) => {
+                _ = bad.get_or_insert((files::split(line).1, why));
+                continue;
+            }
+        };
         let Some(first) = &first else {
             found.columns = row.iter().map(|name| Column::new(name.trim())).collect();
             first = Some(row);
@@ -257,7 +265,7 @@ fn table(input: &mut Input, format: Format, known: &[&str]) -> Result<Columns> {
             column.add(&Value::String(cell), true);
         }
     }
-    Ok(found)
+    Ok((found, bad))
 }
 
 fn is_header(first: &[String], below: &[Column], known: &[&str]) -> bool {
@@ -266,7 +274,9 @@ fn is_header(first: &[String], below: &[Column], known: &[&str]) -> bool {
     let is_known = |name: &&str| known.contains(&name.to_lowercase().as_str());
     let repeated =
         |(name, column): (&&str, &Column)| column.counts.as_ref().is_some_and(|counts| counts.contains_key(*name));
-    names.iter().all(|name| plain(name))
+    // The index that pandas writes has no name.
+    let named = if names.len() > 1 && names[0].is_empty() { &names[1..] } else { &names[..] };
+    named.iter().all(|name| plain(name))
         && !names.iter().zip(below).any(repeated)
         && (names.iter().any(is_known) || below.iter().any(Column::is_number))
 }
@@ -285,106 +295,5 @@ pub fn of_part(beside: &Path, part: &str) -> Result<Vec<PathBuf>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use flate2::Compression;
-    use flate2::write::GzEncoder;
-    use std::io::Write;
-
-    fn of(name: &str, content: impl AsRef<[u8]>) -> Result<Survey> {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(name);
-        std::fs::write(&path, content).unwrap();
-        survey(&path, &["text", "label"])
-    }
-
-    fn columns(name: &str, content: &str) -> Columns {
-        match of(name, content).unwrap() {
-            Survey::Records(columns) => columns,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn headers_are_told_from_records() {
-        for (name, content, header) in [
-            ("a.csv", "text,label\na,b\n", true),
-            ("a.csv", "review,stars\nfine,4\nbad,1\n", true),
-            ("a.tsv", "good film\t1\nbad film\t0\n", false),
-            ("a.tsv", "good\tpos\nbad\tneg\nodd\tpos\n", false),
-            ("a.csv", "a;b\n1;2\n", true),
-        ] {
-            let found = columns(name, content);
-            assert_eq!(found.header, Some(header), "{content}");
-            assert_eq!(found.rows, content.lines().count() - usize::from(header));
-        }
-        let found = columns("a.tsv", "good film\t1\nbad film\t0\n");
-        assert_eq!(found.columns[1].counts, Some(BTreeMap::from([("0".into(), 1), ("1".into(), 1)])));
-        assert!(found.columns[1].is_number() && found.columns[0].is_text() && found.columns[0].name == "column1");
-    }
-
-    #[test]
-    fn values_have_types() {
-        let lines = "{\"t\": \"a\", \"n\": 0.5, \"w\": [\"x\", \"y\"], \"m\": [{\"a\": 1}]}\n{\"t\": \"1\", \"n\": 2, \"o\": null}\n";
-        let found = columns("a.jsonl", lines);
-        let of = |name: &str| found.find(&[name], |_| true).unwrap();
-        assert!(of("t").is_text() && of("n").is_number() && of("w").is_list() && of("m").is_objects());
-        assert_eq!((of("n").integers, of("w").mean_size(), of("o").filled, found.rows), (1, 2.0, 0, 2));
-    }
-
-    #[cfg(feature = "columnar")]
-    #[test]
-    fn classes_with_names_are_texts() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/columnar/classes.parquet");
-        let Survey::Records(found) = survey(&path, &[]).unwrap() else { panic!("records") };
-        let label = found.find(&["label"], Column::is_text).unwrap();
-        assert_eq!((label.filled, label.counts.as_ref().unwrap().get("great")), (3, Some(&1)));
-    }
-
-    #[test]
-    fn other_forms_are_recognized() {
-        assert_eq!(of("a.txt", "x").unwrap(), Survey::PlainText);
-        assert_eq!(of("a.conll", "x O\n").unwrap(), Survey::Conll);
-        assert_eq!(of("a.json", "{\"data\": [{\"paragraphs\": []}]}").unwrap(), Survey::Squad);
-        assert!(of("a.jsonl", "").unwrap_err().to_string().ends_with("the file contains no record"));
-        assert!(of("a.jsonl", "x\n").unwrap_err().to_string().contains("a.jsonl:1: "));
-        assert!(of("a.bin", "x").unwrap_err().to_string().contains("unknown file extension"));
-    }
-
-    #[test]
-    fn squad_is_recognized_by_its_structure() {
-        let title = "t".repeat(100_000);
-        let paragraphs = "[{\"context\": \"c\", \"qas\": []}]";
-        let articles = format!("[{{\"title\": \"{title}\", \"paragraphs\": {paragraphs}}}]");
-        let squad = format!("{{\"version\": \"v2.0\",\n\"data\": {articles}}}");
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-        encoder.write_all(squad.as_bytes()).unwrap();
-        assert_eq!(of("a.json", &squad).unwrap(), Survey::Squad);
-        assert_eq!(of("a.json.gz", encoder.finish().unwrap()).unwrap(), Survey::Squad);
-        // What is wrong further down is for the run to report, with its line.
-        assert_eq!(of("a.json", &squad[..squad.len() - 9]).unwrap(), Survey::Squad);
-        for other in [
-            "{\"text\": \"\\\"data\\\": \\\"paragraphs\\\"\", \"label\": 1}\n",
-            "{\"data\": [\"paragraphs\"], \"label\": \"paragraphs\"}\n",
-            " {\"data\": \"a\", \"paragraphs\": \"b\"}\n",
-            "[{\"data\": \"a\", \"paragraphs\": \"b\"}]",
-        ] {
-            assert_eq!(columns("a.json", other).rows, 1, "{other}");
-        }
-    }
-
-    #[test]
-    fn parts_are_found_by_name() {
-        let dir = tempfile::tempdir().unwrap();
-        for name in ["train.tsv", "dev.tsv", "val.csv", "test.tsv", "dev.ans"] {
-            std::fs::write(dir.path().join(name), "").unwrap();
-        }
-        let of = |beside: &Path, part: &str| -> Vec<String> {
-            let found = of_part(beside, part).unwrap();
-            found.iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect()
-        };
-        assert_eq!(of(&dir.path().join("train.tsv"), "validation"), ["dev.tsv"]);
-        assert_eq!(of(dir.path(), "validation"), ["dev.tsv", "val.csv"]);
-        assert_eq!(of(dir.path(), "training"), ["train.tsv"]);
-    }
-}
+#[path = "survey_tests.rs"]
+mod tests;

@@ -113,9 +113,10 @@ impl Tokenizer {
         self.inner.id_to_token(id).unwrap_or_default()
     }
 
-    /// Returns the special tokens as (name in chat templates, token), such as (`eos_token`, `</s>`).
-    pub fn special_texts(&self) -> Vec<(&'static str, String)> {
-        self.special.texts(|id| self.inner.id_to_token(id))
+    /// Returns the special tokens as (name in chat templates, token), such as (`eos_token`, `</s>`): those that
+    /// `transformers` passes to templates, so none that only `config.json` names, by its id.
+    pub fn special_texts(&self) -> Vec<(String, String)> {
+        self.named.clone()
     }
 
     /// Returns the ids of all special tokens.

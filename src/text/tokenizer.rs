@@ -19,6 +19,8 @@ pub struct Tokenizer {
     pub(super) processor: Option<PostProcessorWrapper>,
     pub(super) folder: PathBuf,
     pub(super) special: SpecialTokens,
+    /// The special tokens that chat templates have, by name.
+    pub(super) named: Vec<(String, String)>,
     /// Where a long text is truncated (`truncation_side`).
     pub(super) side: TruncationDirection,
 }
@@ -48,14 +50,14 @@ impl Tokenizer {
     /// # Errors
     /// Exit 2: the folder has no tokenizer, an invalid one, or one that cannot be rebuilt.
     pub fn from_folder(dir: &Path) -> Result<Self> {
-        let Pretrained { tokenizer: mut inner, defaults, truncates_left, .. } = pretrained::load(dir)?;
+        let Pretrained { tokenizer: mut inner, defaults, named, truncates_left } = pretrained::load(dir)?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(failed)?;
         let processor = inner.get_post_processor().cloned();
         inner.with_post_processor(None::<PostProcessorWrapper>);
         let special = SpecialTokens::of_folder(dir)?.with_defaults(defaults);
         let side = if truncates_left { TruncationDirection::Left } else { TruncationDirection::Right };
-        Ok(Tokenizer { inner, processor, folder: dir.to_owned(), special, side })
+        Ok(Tokenizer { inner, processor, folder: dir.to_owned(), special, named, side })
     }
 
     /// Returns the files that a folder without `tokenizer.json` needs besides its own: name and content.

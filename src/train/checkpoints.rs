@@ -345,10 +345,11 @@ fn copy_model(from: &Path, target: &Path, more: &[(&'static str, Value)], card: 
         let set = weights_of(from);
         TensorFiles::open(&set)?;
         let own = ["config.json", MODEL_FILE, adapter::CONFIG, adapter::MODEL_CONFIG];
-        let carried = carried::names().chain(own).map(|name| from.join(name));
-        let files = carried.chain([sharded::index_of(&set)]).filter(|file| file.exists());
+        let mut carried = carried::names().chain(own).filter(|name| from.join(name).exists());
+        carried.try_for_each(|name| folder::copy_file(&from.join(name), &to.join(name)))?;
+        let index = Some(sharded::index_of(&set)).filter(|file| file.exists());
         let copy = |file: PathBuf| folder::copy_file(&file, &to.join(file.file_name().unwrap_or_default()));
-        files.chain(sharded::files(&set)?).try_for_each(copy)?;
+        index.into_iter().chain(sharded::files(&set)?).try_for_each(copy)?;
         export::write_more(to, more)?;
         write_card(to, card);
         Ok(())

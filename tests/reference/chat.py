@@ -2,17 +2,22 @@
 
     pip install transformers==5.23.0
     python tests/reference/chat.py      # rewrites chat/templates.json and chat/tokenizer.json beside this file
+    python tests/reference/chat.py folders    # rewrites chat/folders.json only; committed: transformers 5.24.0
 
 Templates in the manner of four families, each as it is and with {% generation %} around the answers, and what
 `apply_chat_template` makes of some conversations: the text, the tokens, which of them are the assistant's, and the prompt.
+`folders.json` has folders with their settings and templates in several files, and the text that they give.
 """
 
 import json
 import re
+import shutil
+import sys
+import tempfile
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 HERE = Path(__file__).resolve().parent / "chat"
 
@@ -210,5 +215,67 @@ def main():
     (HERE / "templates.json").write_text(json.dumps(out, ensure_ascii=False, indent=1) + "\n")
 
 
+NAMES = ["bos", "eos", "unk", "sep", "pad", "cls", "mask", "think", "image"]
+SHOW = " ".join(f"{name}={{{{ {name}_token }}}}" for name in NAMES)
+DECODER = {str(i): {"content": token, "special": True} for i, token in enumerate(SPECIAL)}
+ADDED = {"content": "<s>", "__type": "AddedToken"}
+IDS = {"bos_token_id": 1, "eos_token_id": [2, 7], "pad_token_id": 0}
+MAP = {"bos_token": "<s>", "eos_token": {"content": "</s>", "lstrip": False}, "think_token": "<|im_end|>"}
+USE = {"additional_chat_templates/tool_use.jinja": "tools: {{ tools | length }}"}
+RAG = {"additional_chat_templates/rag.jinja": "x"}
+LIST = [{"name": "default", "template": "from the list"}, {"name": "tool_use", "template": "tools of the list"}]
+
+
+def config(model_type, **settings):
+    """The files of a folder with these settings of the tokenizer, whose template shows the special tokens."""
+    return {
+        "config.json": {"model_type": model_type, **IDS},
+        "tokenizer_config.json": {"chat_template": SHOW, **settings},
+    }
+
+
+FOLDERS = [
+    # Special tokens.
+    (config("llama"), {}),
+    (config("llama", bos_token=None, eos_token="</s>"), {}),
+    (config("qwen2"), {}),
+    (config("qwen3", eos_token="<|im_end|>", bos_token=None), {}),
+    (config("llama", tokenizer_class="PreTrainedTokenizerFast", bos_token=ADDED), {}),
+    (config("llama", extra_special_tokens={"think_token": "<|im_end|>", "image_token": "<image>"}), {}),
+    (config("llama", extra_special_tokens=["<|im_end|>", "<new>"]), {}),
+    (config("llama", think_token="<|im_end|>", image_token=None), {}),
+    (config("llama", eos_token="</s>") | {"special_tokens_map.json": MAP}, {}),
+    (config("llama", added_tokens_decoder=DECODER) | {"special_tokens_map.json": MAP}, {}),
+    (config("llama", bos_token="<s>"), {"kwargs": {"bos_token": "x", "think_token": None, "image_token": [1]}}),
+    # Templates.
+    (config("llama", chat_template=LIST), {}),
+    (config("llama", chat_template=LIST), {"tools": [TOOL]}),
+    (config("llama", chat_template=LIST) | {"chat_template.jinja": "a file"}, {"tools": [TOOL]}),
+    (config("llama") | {"chat_template.jinja": "a file"} | USE, {}),
+    (config("llama") | {"chat_template.jinja": "a file"} | USE, {"tools": [TOOL]}),
+    (config("llama") | {"chat_template.jinja": "a file"} | USE, {"tools": []}),
+    (config("llama") | {"chat_template.jinja": "a file"} | RAG, {"tools": [TOOL]}),
+]
+
+
+def folders():
+    """What folders make of a conversation."""
+    out = []
+    for files, given in FOLDERS:
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copy(HERE / "tokenizer.json", folder)
+            for name, content in files.items():
+                path = Path(folder, name)
+                path.parent.mkdir(exist_ok=True)
+                path.write_text(content if isinstance(content, str) else json.dumps(content))
+            tok = AutoTokenizer.from_pretrained(folder)
+            text = tok.apply_chat_template(ONE, tools=given.get("tools"), tokenize=False, **given.get("kwargs", {}))
+        out.append({"files": files, **given, "text": text})
+    lines = ",\n".join(json.dumps(case, ensure_ascii=False) for case in out)
+    (HERE / "folders.json").write_text(f"[\n{lines}\n]\n")
+
+
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:] != ["folders"]:
+        main()
+    folders()

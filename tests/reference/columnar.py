@@ -3,20 +3,23 @@
     python tests/reference/columnar.py    # rewrites columnar/; committed: pyarrow 26.0, datasets 4.8.5
 
 The same rows in several formats, encodings and compressions, and as JSON, as pyarrow gives them (`to_pylist`, which is
-what `datasets` returns for a row), with dates as text. And rows with classes as `datasets` writes them, with the names
-that it gives them.
+what `datasets` returns for a row), with dates as text. Rows with classes as `datasets` writes them, with the names that
+it gives them. Rows with fields of several types, which `datasets` writes as JSON texts (`Json`). And columns of rarer
+types.
 """
 
 import datetime
+import decimal
 import json
 import shutil
 import tempfile
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.feather as feather
 import pyarrow.parquet as pq
-from datasets import ClassLabel, Dataset, Features, LargeList, List, Value
+from datasets import ClassLabel, Dataset, Features, Json, LargeList, List, Value
 
 FOLDER = Path(__file__).parent / "columnar"
 
@@ -71,7 +74,7 @@ def row(i):
 def text(value):
     if isinstance(value, bytes):
         return value.decode()
-    if isinstance(value, (datetime.date, datetime.datetime)):
+    if isinstance(value, (datetime.date, datetime.datetime, datetime.time, decimal.Decimal)):
         return str(value)
     raise TypeError(type(value))
 
@@ -125,6 +128,77 @@ def classes():
     (FOLDER / "classes.json").write_text(json.dumps(rows, separators=(",", ":")) + "\n", encoding="utf8")
 
 
+def tool(name, properties):
+    function = {"name": name, "parameters": {"type": "object", "properties": properties}}
+    return {"type": "function", "function": function}
+
+
+def call(name, arguments):
+    return {"type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def mixed():
+    """Writes conversations with tools whose parameters differ, as `to_parquet` and `save_to_disk` do: some fields, or
+    whole columns, are JSON."""
+    asked = {"role": "user", "content": "ä \"weather\"?", "tool_calls": None}
+    weather = {"role": "assistant", "content": None, "tool_calls": [call("weather", {"city": "fox"})]}
+    time = {"role": "assistant", "content": "3", "tool_calls": [call("time", {"n": 1, "x": [0.5]})]}
+    rows = [
+        {
+            "messages": [asked, weather],
+            "tools": [tool("weather", {"city": {"type": "string"}}), tool("now", {})],
+            "any": [1, "b", None],
+            "meta": {"a": 1.5},
+        },
+        {
+            "messages": [asked, time],
+            "tools": [tool("time", {"n": {"type": "integer"}, "zone": {"type": "string", "default": None}})],
+            "any": ["{]", {"b": [True]}],
+            "meta": ["a", None],
+        },
+        {"messages": [], "tools": None, "any": [], "meta": None},
+    ]
+    parameters = {"type": Value("string"), "properties": Json()}
+    function = {"name": Value("string"), "parameters": parameters}
+    message = {"role": Value("string"), "content": Value("string"), "tool_calls": List(Json())}
+    features = Features(
+        {
+            "messages": List(message),
+            "tools": List({"type": Value("string"), "function": function}),
+            "any": List(Json()),
+            "meta": Json(),
+        }
+    )
+    data = Dataset.from_list(rows, features=features)
+    data.to_parquet(FOLDER / "mixed.parquet")
+    with tempfile.TemporaryDirectory() as folder:
+        data.save_to_disk(folder)
+        shutil.copyfile(f"{folder}/data-00000-of-00001.arrow", FOLDER / "mixed.arrow")
+    rows = json.dumps(list(data), ensure_ascii=False, separators=(",", ":"))
+    (FOLDER / "mixed.json").write_text(rows + "\n", encoding="utf8")
+
+
+def rare():
+    """Writes columns of rarer types, and one of categories that has none."""
+    table = pa.table(
+        {
+            "text": ["a", "b", "c", "d"],
+            "runs": pc.run_end_encode(pa.array(["x", "x", None, "y"])),
+            "view": pa.array([["a"], [], None, ["b", "c"]], pa.list_view(pa.string())),
+            "large_view": pa.array([[1], [], None, [2, 3]], pa.large_list_view(pa.int8())),
+            "time": pa.array([datetime.time(4, 5, 6), None] * 2, pa.time32("s")),
+            "long_time": pa.array([datetime.time(4, 5, 6, 7), None] * 2, pa.time64("us")),
+            "large_decimal": pa.array([decimal.Decimal("1.50"), None] * 2, pa.decimal256(40, 2)),
+            "empty": pa.DictionaryArray.from_arrays(pa.array([None] * 4, pa.int8()), pa.array([], pa.string())),
+        }
+    )
+    with pa.OSFile(str(FOLDER / "rare.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    pq.write_table(table.select(["text", "empty"]), FOLDER / "empty.parquet")
+    rows = json.dumps(table.to_pylist(), default=text, separators=(",", ":"))
+    (FOLDER / "rare.json").write_text(rows + "\n", encoding="utf8")
+
+
 def main():
     FOLDER.mkdir(exist_ok=True)
     table = pa.Table.from_pylist([row(i) for i in range(40)], schema=SCHEMA)
@@ -138,6 +212,8 @@ def main():
     rows = json.dumps(table.to_pylist(), ensure_ascii=False, default=text, separators=(",", ":"))
     (FOLDER / "rows.json").write_text(rows + "\n", encoding="utf8")
     classes()
+    mixed()
+    rare()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ use crate::models::registry;
 use crate::observe::logs::tell;
 use crate::observe::memory::human;
 use crate::tasks::Head;
-use crate::text::chat_template::{self, ChatTemplate};
+use crate::text::chat_template::{self, ChatTemplate, Kwargs};
 use crate::text::llama_cpp::LlamaCppTokenizer;
 use crate::text::tokenizer::Tokenizer;
 use crate::train::model_folder;
@@ -162,7 +162,7 @@ fn go_template(folder: &Path, tokenizer: &LlamaCppTokenizer) -> Result<Result<Go
     };
     let bos = tokenizer.special.iter().find(|(key, _)| *key == "bos_token_id");
     let bos = bos.map(|&(_, id)| (tokenizer.tokens[id as usize].as_str(), tokenizer.adds_bos));
-    let found = GoTemplate::find(|messages| template.prompt(messages, None).ok(), bos);
+    let found = GoTemplate::find(|messages| template.prompt(messages, None, &Kwargs::new()).ok(), bos);
     Ok(found.map_err(|why| format!("the chat template cannot be expressed in Ollama's language: {why}")))
 }
 

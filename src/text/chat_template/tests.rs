@@ -1,7 +1,7 @@
 //! Compares rendered conversations with those of jinja2, as `transformers` configures it.
 
 use super::*;
-use std::path::PathBuf;
+use crate::text::tokenizer::Tokenizer;
 
 /// The time of the reference values: 2024-07-06 13:04:05.
 const NOW: u64 = 1_720_271_045;
@@ -59,6 +59,46 @@ fn small_templates_render_as_in_jinja2() {
         }
     }
     assert!(count > 120 && wrong.is_empty(), "{} of {count}:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Special tokens and templates in the files of a folder.
+#[test]
+fn folders_are_read_as_in_transformers() {
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/reference/chat/tokenizer.json");
+    let cases = reference("folders.json");
+    for case in cases.as_array().unwrap() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::copy(&file, dir.path().join("tokenizer.json")).unwrap();
+        for (name, content) in case["files"].as_object().unwrap() {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content.as_str().map_or_else(|| content.to_string(), str::to_owned)).unwrap();
+        }
+        let tokenizer = Tokenizer::from_folder(dir.path()).unwrap();
+        let template = ChatTemplate::of_folder(dir.path(), tokenizer.special_texts()).unwrap().unwrap();
+        let kwargs = case["kwargs"].as_object().cloned().unwrap_or_default();
+        let text = template.render(&[], case.get("tools"), &kwargs).unwrap().text;
+        assert_eq!(text, case["text"].as_str().unwrap(), "{case}");
+    }
+    assert!(cases.as_array().unwrap().len() > 15);
+}
+
+#[test]
+fn files_of_templates_belong_to_the_tokenizer() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    write("vocab.txt", "a\n");
+    std::fs::create_dir(dir.path().join(ADDITIONAL)).unwrap();
+    assert!(sources(dir.path()).unwrap().is_empty());
+    let before = Tokenizer::fingerprint_of(dir.path()).unwrap();
+    write("additional_chat_templates/tool_use.jinja", "x");
+    write("additional_chat_templates/README.md", "no template");
+    assert_ne!(Tokenizer::fingerprint_of(dir.path()).unwrap(), before);
+    let message = sources(dir.path()).unwrap_err().to_string();
+    assert!(message.contains("tool_use.jinja: the template \"default\" is missing"), "{message}");
+    write("chat_template.jinja", "y");
+    let found: Vec<_> = sources(dir.path()).unwrap().into_iter().map(|source| (source.name, source.text)).collect();
+    assert_eq!(found, [("default", "y"), ("tool_use", "x")].map(|(name, text)| (name.to_owned(), text.to_owned())));
 }
 
 /// Returns the SHA-256 of bytes (FIPS 180-4), hexadecimal.

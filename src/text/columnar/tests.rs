@@ -37,6 +37,22 @@ fn rows_are_those_of_pyarrow() {
     }
 }
 
+/// Columns and fields of several types, which `datasets` writes as JSON texts; and types that few files have.
+#[test]
+fn rarer_columns_are_those_of_datasets_and_pyarrow() {
+    for (name, format, rows) in [
+        ("mixed.parquet", Format::Parquet, "mixed.json"),
+        ("mixed.arrow", Format::Arrow, "mixed.json"),
+        ("rare.arrow", Format::Arrow, "rare.json"),
+    ] {
+        let expected = std::fs::read_to_string(folder().join(rows)).unwrap();
+        let expected: Vec<Value> = serde_json::from_str(&expected).unwrap();
+        assert_eq!(read(&folder().join(name), format).unwrap(), expected, "{name}");
+    }
+    let empty = read(&folder().join("empty.parquet"), Format::Parquet).unwrap();
+    assert_eq!(empty[3], serde_json::json!({"text": "d", "empty": null}), "a column of categories that has none");
+}
+
 #[test]
 fn classes_have_the_names_that_datasets_gives_them() {
     let expected = std::fs::read_to_string(folder().join("classes.json")).unwrap();

@@ -9,7 +9,7 @@ mod ends;
 mod pieces;
 mod vocabulary;
 
-use super::chat_template::ChatTemplate;
+use super::chat_template::{ChatTemplate, Kwargs};
 use super::special_tokens::Special;
 use super::tokenizer::{Tokenizer, failed};
 use crate::error::{Error, Result};
@@ -117,7 +117,7 @@ impl LlamaCppTokenizer {
 fn opens_with_token(tokenizer: &Tokenizer, added: &HashMap<u32, AddedToken>) -> Result<bool> {
     let template = ChatTemplate::of_folder(tokenizer.folder(), tokenizer.special_texts())?;
     let asked = [json!({"role": "user", "content": "a"})];
-    let prompt = template.and_then(|template| template.prompt(&asked, None).ok());
+    let prompt = template.and_then(|template| template.prompt(&asked, None, &Kwargs::new()).ok());
     Ok(prompt.is_some_and(|prompt| added.values().any(|token| prompt.starts_with(&token.content))))
 }
 

@@ -46,6 +46,8 @@ pub struct Pretrained {
     pub tokenizer: Tokenizer,
     /// Tokens that the class gives a role by default and the vocabulary has.
     pub defaults: Vec<(Special, String)>,
+    /// The tokens that chat templates have, by name.
+    pub named: Vec<(String, String)>,
     /// Whether long texts lose their beginning (`truncation_side = "left"`).
     pub truncates_left: bool,
 }
@@ -68,7 +70,7 @@ pub fn load(dir: &Path) -> Result<Pretrained> {
             return Err(Error::input(format!("{}: {what}", path.display())));
         }
     };
-    Ok(Pretrained { tokenizer, defaults, truncates_left })
+    Ok(Pretrained { tokenizer, defaults, named: settings.texts(), truncates_left })
 }
 
 /// Builds the tokenizer of a folder with this `tokenizer.json`, and as this class instead of the folder's.

@@ -176,6 +176,12 @@ impl Settings {
         self.named = named;
     }
 
+    /// Returns names and texts of the tokens with a role, as chat templates have them (`special_tokens_map`).
+    pub fn texts(&self) -> Vec<(String, String)> {
+        let text = |(key, token): &(String, Option<Token>)| Some((key.clone(), token.as_ref()?.text().to_owned()));
+        self.named.iter().filter_map(text).collect()
+    }
+
     /// Returns the token with a role.
     pub fn token(&self, role: Special) -> Option<&Token> {
         self.named.iter().find(|(key, _)| key == role.key())?.1.as_ref()
