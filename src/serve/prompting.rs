@@ -161,7 +161,7 @@ fn check_keys(body: &Map<String, Value>, more: &[&str]) -> Result<(), Failure> {
         let unsupported = UNSUPPORTED.iter().find(|(name, _)| *name == key);
         let acts = |neutral: &[f64]| match value {
             Value::Bool(on) => *on,
-            Value::Array(list) => !list.is_empty() && !(key == "modalities" && list.iter().all(|one| one == "text")),
+            Value::Array(list) => list.iter().any(|one| key != "modalities" || one != "text"),
             Value::Object(map) => !map.is_empty(),
             value => !value.as_f64().is_some_and(|x| neutral.contains(&x)),
         };
