@@ -12,6 +12,7 @@ use crate::observe::logs::{tell, wrap};
 use crate::observe::print;
 use crate::observe::signals::{self, StopFlag};
 use crate::tasks::prompts::Writer;
+use crate::text::detokenizer::Detokenizer;
 use crate::text::prompts::Asked;
 use crate::train::evaluate::Evaluator;
 use crate::train::generation::Generation;
@@ -146,22 +147,22 @@ impl Conversation<'_> {
         let Loaded { model, params, weights, .. } = &mut *self.loaded;
         let comm = self.comm.as_ref();
         let mut evaluator = Evaluator { model, params, weights, comm, micro_batch_tokens: UNLIMITED, generation: None };
-        let mut shown = Shown { generation: self.generation, ids: Vec::new(), bytes: 0 };
+        let mut shown = Detokenizer::new(&self.generation.tokenizer, Vec::new());
         self.interrupts.answering.store(true, Ordering::SeqCst);
         let text = evaluator.answer(prompt, self.generation, &mut |token| {
-            shown.ids.push(token);
             // A text that cannot be decoded yet is shown at the end.
-            _ = shown.show(false);
+            _ = shown.push(token).map(print);
             !self.interrupts.stop.raised()
         });
         self.interrupts.answering.store(false, Ordering::SeqCst);
         let text = text?;
         // An interrupted answer ends where it was interrupted.
         if !self.interrupts.stop.lower() {
-            shown.ids = text.ids;
+            let rest = text.ids.get(shown.tokens()..).unwrap_or_default();
+            rest.iter().try_for_each(|&id| shown.push(id).map(print))?;
         }
-        let answer = shown.show(true)?;
-        print("\n");
+        let (rest, answer) = shown.finish()?;
+        print(&format!("{rest}\n"));
         if self.writer.has_template() {
             self.messages.push(json!({"role": "assistant", "content": answer}));
         }
@@ -198,26 +199,5 @@ impl Conversation<'_> {
                 }
             }
         }
-    }
-}
-
-/// The part of an answer that has been printed.
-struct Shown<'a> {
-    generation: &'a Generation,
-    ids: Vec<u32>,
-    bytes: usize,
-}
-
-impl Shown<'_> {
-    /// Prints what is new and returns the whole text. An incomplete UTF-8 character is printed once it is complete, or
-    /// at the end.
-    fn show(&mut self, ends: bool) -> Result<String> {
-        let text = self.generation.tokenizer.decode(&self.ids)?;
-        let whole = if ends { text.as_str() } else { text.trim_end_matches('\u{fffd}') };
-        if let Some(new) = whole.get(self.bytes..) {
-            print(new);
-            self.bytes = whole.len().max(self.bytes);
-        }
-        Ok(text)
     }
 }

@@ -1,10 +1,10 @@
 //! Continuous batching of the prompts that wait.
 
-use super::detokenizer::Detokenizer;
 use super::failure::Failure;
 use super::queue::{Ended, Event, Exit, Generate, Job, Work};
 use crate::error::{Kind, Result};
 use crate::generate::continuous::{End, Next, Start};
+use crate::text::detokenizer::Detokenizer;
 use crate::text::tokenizer::Tokenizer;
 use std::collections::BTreeMap;
 use std::time::Instant;

@@ -13,7 +13,6 @@
 mod abilities;
 mod body;
 mod connections;
-mod detokenizer;
 mod embedder;
 mod failure;
 mod generating;

@@ -14,6 +14,7 @@ pub mod chat_template;
 pub mod choices;
 pub mod columns;
 pub mod conversations;
+pub mod detokenizer;
 pub mod documents;
 pub mod files;
 pub mod input;

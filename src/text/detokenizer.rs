@@ -1,7 +1,7 @@
 //! Tokens one by one to text, and sequences at which a text stops.
 
+use super::tokenizer::Tokenizer;
 use crate::error::Result;
-use crate::text::tokenizer::Tokenizer;
 
 /// The replacement character, to which the bytes of an incomplete character are decoded.
 const INCOMPLETE: char = '\u{fffd}';
