@@ -123,9 +123,9 @@ impl RunDir {
         self.steps().into_iter().filter(|&later| step.is_none_or(|step| later > step)).collect()
     }
 
-    /// Removes the files of an earlier run after the checkpoint from which this run resumes, so that they are not
-    /// mistaken for files of this run, but for those that this run replaces: its configuration and its metrics. Call it
-    /// last in the setup: a failing setup must not remove a finished run.
+    /// Removes what an earlier run wrote after the checkpoint from which this run resumes, so that it is not mistaken for
+    /// a part of this run. The configuration and the metrics stay: this run replaces them. Call it last in the setup: a
+    /// failing setup must not remove a finished run.
     ///
     /// # Errors
     /// The file name and the system error.

@@ -7,6 +7,7 @@ use super::reading::bare;
 use crate::comm::exit_now;
 use crate::config::{Config, TaskKind};
 use crate::error::{Context, Error, Result};
+use crate::generate::Settings;
 use crate::observe::logs::{tell, warn, wrap};
 use crate::observe::signals::{self, StopFlag};
 use crate::serve::{self, Options, Served};
@@ -45,8 +46,8 @@ pub struct ServeArgs {
     /// Maximum number of requests that wait; further ones get status 429.
     #[arg(long, value_name = "REQUESTS", default_value = "256", value_parser = at_least_one)]
     max_queue: usize,
-    /// Maximum time from a request to its answer, in seconds; then it gets status 504. A client that reads nothing of
-    /// its answer for this time is disconnected.
+    /// Maximum time from a request to its answer, in seconds; then it gets status 504. A client that reads next to
+    /// nothing of its answer for this time is disconnected.
     #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = seconds)]
     timeout: f64,
     /// Maximum size of the body of a request; larger ones get status 413.
@@ -94,7 +95,13 @@ pub fn run(args: &ServeArgs) -> Result<()> {
         false => None,
     };
     let (tokenizer, generation) = match generation {
-        Some(generation) => (generation.tokenizer, Some(generation.settings)),
+        Some(generation) => {
+            let folder = model.folder.generation();
+            // Where the folder is is not for clients.
+            let told = |e: Error| e.to_string().replace(&format!("{}/", folder.display()), "");
+            let sampled = Settings::sampled(folder).map_err(told);
+            (generation.tokenizer, Some((generation.settings, sampled)))
+        }
         None => (Tokenizer::from_folder(model.folder.tokenizer())?, None),
     };
     let answers = trained.as_ref().and_then(|config| config.task.answers.clone()).unwrap_or_default();

@@ -76,7 +76,7 @@ pub struct Taught {
     pub temperature: f64,
 }
 
-/// The loss of a micro-batch's examples among those of the global batch, computed before the pass with a graph.
+/// The loss of a micro-batch's examples among those of the global batch, computed before backward.
 #[derive(Debug)]
 pub struct Contrast {
     /// f32 `[B]`: the loss of each example.

@@ -12,7 +12,7 @@ pub mod search;
 pub mod settings;
 
 pub use decoding::{Passes, generate};
-pub use settings::Settings;
+pub use settings::{Sampling, Settings};
 
 use crate::nn::rng;
 

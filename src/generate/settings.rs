@@ -1,7 +1,7 @@
 //! Generation settings, with Hugging Face's names.
 
 use crate::error::{Context, Error, Result};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::path::Path;
 
 /// Generation settings.
@@ -130,6 +130,19 @@ const SAMPLING: &[&str] = &["temperature", "top_k", "top_p"];
 const BEAMS: &[&str] = &["length_penalty", "early_stopping"];
 
 impl Settings {
+    /// Returns how a folder's texts are sampled when a user asks for it, whether or not the folder does: with
+    /// temperature 1, since that is the user's.
+    ///
+    /// # Errors
+    /// As [`Settings::read`].
+    pub fn sampled(folder: &Path) -> Result<Sampling> {
+        let wanted = json!({"do_sample": true, "temperature": 1.0, "num_beams": 1});
+        match Self::read(folder, wanted.as_object().unwrap_or(&Map::new()))?.search {
+            Search::Sample(sampling) => Ok(sampling),
+            other => unreachable!("{other:?} with do_sample"),
+        }
+    }
+
     /// Reads the settings: from `wanted` (null keys are ignored), otherwise from the folder's `generation_config.json`,
     /// or `config.json` if that is missing, otherwise Hugging Face's defaults.
     ///
@@ -299,7 +312,6 @@ fn token_ids(value: &Value) -> Option<Vec<u32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn read(files: &[(&str, Value)], wanted: Value) -> Result<Settings, String> {
         let dir = tempfile::tempdir().unwrap();

@@ -89,6 +89,7 @@ mod tests {
         let lines: String = (1..5).map(|step| format!("{{\"step\":{step}}}\n")).collect();
         assert_eq!(fs::read_to_string(&path).unwrap(), lines);
     }
+
     #[test]
     fn an_earlier_file_is_replaced_by_the_whole_history_or_stays() {
         let dir = tempfile::tempdir().unwrap();

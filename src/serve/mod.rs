@@ -36,7 +36,7 @@ use crate::comm::Collective;
 use crate::error::{Context, Error, Result};
 use crate::ffi::device::attempt;
 use crate::generate::continuous::{Next, Running, Start};
-use crate::generate::{Passes, Settings};
+use crate::generate::{Passes, Sampling, Settings};
 use crate::models::Backbone;
 use crate::tasks::answers::Rules;
 use crate::tasks::prompts::Writer;
@@ -68,8 +68,8 @@ pub struct Served {
     pub pairs: bool,
     /// Of question answering: how answers are chosen, and the overlap of windows.
     pub answers: (Rules, usize),
-    /// Settings of a language model.
-    pub generation: Option<Settings>,
+    /// Settings of a language model; how it samples when only a request says so, or why it cannot.
+    pub generation: Option<(Settings, Result<Sampling, String>)>,
 }
 
 /// Refuses a model that no route is for.
@@ -143,9 +143,10 @@ pub fn run(
             read(Reader::Answer(Answerer { tokenizer: own, max_length, doc_stride, rules, unanswerable }))
         }
         (Head::Embedding(_), _) => read(Reader::Embed(Embedder { tokenizer: own, max_length })),
-        (_, Some(settings)) => {
+        (_, Some((settings, sampled))) => {
             let writer = Writer::owning(own, usize::MAX)?;
-            Ability::Generate(Box::new(Prompting { writer, settings: settings.clone(), limit: max_length }))
+            let (settings, sampled) = (settings.clone(), sampled.clone());
+            Ability::Generate(Box::new(Prompting { writer, settings, sampled, limit: max_length }))
         }
         _ => {
             let model = Arc::clone(&model);
@@ -167,7 +168,7 @@ pub fn run(
         None => predicting::predict(exit, max_batch_tokens, |dataset| {
             attempt(|| evaluator.quiet_outputs(dataset).map(|outputs| rows(&outputs)))
         }),
-        Some(settings) => {
+        Some((settings, _)) => {
             let mut texts = Batch::new(model.backbone.as_ref(), settings, evaluator.passes())?;
             generating::generate(exit, max_batch_tokens, &tokenizer, &mut texts)
         }

@@ -13,8 +13,6 @@ use std::hash::{BuildHasher, RandomState};
 /// Default of the maximum number of tokens: OpenAI's of completions, and `trainer chat`'s.
 const COMPLETION: usize = 16;
 const ANSWER: usize = 512;
-/// Sampling of a folder that does not sample, with Hugging Face's defaults.
-const PLAIN: Sampling = Sampling { temperature: 1.0, top_k: 50, top_p: 1.0 };
 /// Below this temperature the logits divided by it are infinite, and decoding is greedy.
 const COLD: f64 = 1e-6;
 /// Maximum number of stop sequences, as in OpenAI's API.
@@ -64,6 +62,8 @@ pub struct Prompting {
     pub writer: Writer<'static>,
     /// The folder's settings of generation.
     pub settings: Settings,
+    /// How texts are sampled when only the request says that they are; or why they cannot be.
+    pub sampled: Result<Sampling, String>,
     /// Maximum number of tokens of a prompt and its text.
     pub limit: usize,
 }
@@ -105,7 +105,7 @@ impl Prompting {
             (one, other) => one.or(other).map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
         };
         let [stream, include_usage] = [fields.boolean("stream")?, fields.include_usage()?];
-        let sampling = self.sampling(fields.number("temperature", 2.0)?, fields.number("top_p", 1.0)?);
+        let sampling = self.sampling(fields.number("temperature", 2.0)?, fields.number("top_p", 1.0)?)?;
         let stops = fields.stops()?;
         let seed = match body.get("seed") {
             None => RandomState::new().hash_one(0),
@@ -140,15 +140,15 @@ impl Prompting {
     }
 
     /// Returns how tokens are sampled: as the folder says, where the request says nothing.
-    fn sampling(&self, temperature: Option<f64>, top_p: Option<f64>) -> Option<Sampling> {
+    fn sampling(&self, temperature: Option<f64>, top_p: Option<f64>) -> Result<Option<Sampling>, Failure> {
         let own = if let Search::Sample(sampling) = self.settings.search { Some(sampling) } else { None };
         match (temperature, top_p) {
-            (Some(temperature), _) if temperature < COLD => None,
-            (None, None) => own,
+            (Some(temperature), _) if temperature < COLD => Ok(None),
+            (None, None) => Ok(own),
             (temperature, top_p) => {
-                let own = own.unwrap_or(PLAIN);
+                let own = own.map_or_else(|| self.sampled.clone(), Ok).map_err(Failure::invalid)?;
                 let (temperature, top_p) = (temperature.unwrap_or(own.temperature), top_p.unwrap_or(own.top_p));
-                Some(Sampling { temperature, top_p, ..own })
+                Ok(Some(Sampling { temperature, top_p, ..own }))
             }
         }
     }
@@ -242,7 +242,8 @@ pub(super) mod tests {
         }
         let tokenizer = Tokenizer::from_folder(dir.path()).unwrap();
         let settings = Settings::read(dir.path(), &Map::new()).unwrap();
-        Prompting { writer: Writer::owning(tokenizer, usize::MAX).unwrap(), settings, limit: 20 }
+        let sampled = Settings::sampled(dir.path()).map_err(|e| e.to_string());
+        Prompting { writer: Writer::owning(tokenizer, usize::MAX).unwrap(), settings, sampled, limit: 20 }
     }
 
     fn read(body: Value, chat: bool) -> Result<Request, Failure> {
@@ -268,7 +269,7 @@ pub(super) mod tests {
         let request = read(body, true).unwrap();
         let letters: Vec<u32> = "saub".bytes().map(|letter| 5 + 2 * u32::from(letter - b'a')).collect();
         assert_eq!(request.start.prompt, letters);
-        assert_eq!(request.start.sampling, Some(Sampling { temperature: 0.5, ..PLAIN }));
+        assert_eq!(request.start.sampling, Some(Sampling { temperature: 0.5, top_k: 50, top_p: 1.0 }));
         // As many as there is room for, since the default of an answer is more.
         assert_eq!(
             (request.start.max_new, request.stops.len(), request.stream, request.include_usage),
@@ -291,12 +292,22 @@ pub(super) mod tests {
         let given = of(samples.clone(), json!({"prompt": "a", "top_p": 0.5, "max_tokens": 4}));
         assert_eq!((given.sampling, given.max_new), (Some(Sampling { top_p: 0.5, ..sampling }), 4));
         assert_eq!(of(samples, json!({"prompt": "a", "temperature": 0})).sampling, None);
+        // A folder that does not sample says how, if a request does.
+        let greedy = of(json!({"temperature": 0.7, "top_k": 5}), json!({"prompt": "a"}));
+        let asked = of(json!({"temperature": 0.0, "top_k": 5}), json!({"prompt": "a", "top_p": 0.5}));
+        let sampling = Sampling { temperature: 1.0, top_k: 5, top_p: 0.5 };
+        assert_eq!((greedy.sampling, asked.sampling), (None, Some(sampling)));
         assert_eq!(of(json!({"max_length": 9}), json!({"prompt": "a"})).max_new, 7);
         assert_eq!(of(json!({}), json!({"prompt": "a"})).max_new, COMPLETION);
     }
 
     #[test]
     fn bad_requests_are_refused() {
+        let only_greedy = prompting(json!({"min_p": 0.1}), false);
+        let body = |temperature: f64| json!({"prompt": "a", "temperature": temperature}).as_object().unwrap().clone();
+        assert_eq!(only_greedy.read(body(0.0), false).unwrap().start.sampling, None);
+        let failure = only_greedy.read(body(0.7), false).unwrap_err();
+        assert!(failure.status.as_u16() == 400 && failure.message.contains("min_p = 0.1"), "{}", failure.message);
         let long = "a ".repeat(30);
         for (body, chat, says) in [
             (json!({}), false, "\"prompt\" is missing"),

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// A stream whose writes fail once the other side has accepted no byte for some time. Time without anything to write
-/// does not count.
+/// A stream whose writes fail once they have waited for some time. Time without anything to write does not count. Linux
+/// ends the wait when about a third of the send buffer is free, not with the first byte that is read.
 pub struct ReadingClient<S> {
     stream: S,
     limit: Duration,
@@ -17,7 +17,7 @@ pub struct ReadingClient<S> {
 }
 
 impl<S> ReadingClient<S> {
-    /// `limit` is the maximum time in which no byte is accepted.
+    /// `limit` is the maximum time that a write waits.
     pub fn new(stream: S, limit: Duration) -> Self {
         ReadingClient { stream, limit, waits: None }
     }

@@ -137,7 +137,7 @@ async fn read(State(server): Shared, request: Request) -> Result<Response, Failu
     let (reply, answer) = oneshot::channel();
     place.put(Job { work: Work::Predict(Predict { examples, reply }), deadline });
     let rows = within(deadline, answer).await?.map_err(|_| gone())??;
-    let text = on_a_thread(&server, move |server| finish(&rows, &server.name)).await?;
+    let text = within(deadline, on_a_thread(&server, move |server| finish(&rows, &server.name))).await??;
     Ok(json_body(text).into_response())
 }
 

@@ -2,7 +2,7 @@
 //!
 //! An example is a pair of texts with the similarity that they should have, or a text with its match and, if there are
 //! any, negatives. Of the latter the loss compares each text with all others of the global batch
-//! ([`in_batch_losses`]); the training step computes it before the pass with a graph (`train::contrast`).
+//! ([`in_batch_losses`]); the training step computes it before backward (`train::contrast`).
 
 use crate::data::batch::{Batch, Labels};
 use crate::data::extent::Extents;

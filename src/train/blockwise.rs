@@ -267,6 +267,7 @@ impl Forward<'_> {
     pub fn compute_losses(&mut self) {
         let task = &self.blockwise.model.task;
         if let Some(run) = &mut self.run {
+            let _range = profiler::range(|| "forward loss".to_owned());
             let logits = std::mem::take(&mut run.logits);
             run.losses = task.losses(&logits, run.batch).into_iter().map(Losses::from).collect();
         }
