@@ -226,7 +226,7 @@ fn toml(
 /// Returns a name for a run: that of the file, or of its folder where the file is named after its part.
 fn name(file: &Path) -> String {
     let stem = file.file_name().unwrap_or_default().to_string_lossy();
-    let stem = stem.split('.').next().unwrap_or_default().to_owned();
+    let stem = without_shard(stem.split('.').next().unwrap_or_default()).to_owned();
     let folder = file.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
     match stem.as_str() {
         "train" | "training" | "data" => folder.unwrap_or(stem),
@@ -234,10 +234,32 @@ fn name(file: &Path) -> String {
     }
 }
 
+/// Returns `train` for `train-00000-of-00001`, as `datasets` names files.
+fn without_shard(stem: &str) -> &str {
+    let digits = |c: char| c.is_ascii_digit();
+    let part = stem.trim_end_matches(digits).strip_suffix("-of-").map(|part| part.trim_end_matches(digits));
+    part.and_then(|part| part.strip_suffix('-')).unwrap_or(stem)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::Config;
+
+    #[test]
+    fn a_run_is_named_after_its_data() {
+        for (file, expected) in [
+            ("a/reviews.train.csv", "reviews"),
+            ("a/train.jsonl.zst", "a"),
+            ("train.jsonl", "train"),
+            ("a/train-00000-of-00001.parquet", "a"),
+            ("a/news-00003-of-00012.parquet", "news"),
+            ("2024-of-1.csv", "2024-of-1"),
+            ("a/top-10.csv", "top-10"),
+        ] {
+            assert_eq!(name(Path::new(file)), expected, "{file}");
+        }
+    }
 
     #[test]
     fn a_model_without_weights_begins_newly_initialized() {
