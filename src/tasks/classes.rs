@@ -15,24 +15,36 @@ pub(super) struct Classes {
     /// Class names by index.
     pub names: Vec<String>,
     indices: HashMap<String, u32>,
-    /// The names that the files have for their classes.
+    /// The names that the files have for their classes by their numbers, if those that name them agree.
     of_files: Vec<String>,
 }
 
 impl Classes {
-    /// Uses the given classes, or infers them from the `labels` of files with their lines, sorted numerically if all are
-    /// integers, else as strings.
+    /// Uses the given classes; or those that the files name, `of_files`, if they agree and files without names have
+    /// only these names and integers. Else infers them from the `labels` of the files with their lines, sorted
+    /// numerically if all are integers, else as strings.
     ///
     /// # Errors
-    /// A duplicate class; inferred classes that are the same number or truth value in several forms; more inferred
-    /// classes than half the labels, which almost certainly means a text column: the message contains `advice` (exit 2).
+    /// A duplicate class; inferred classes that are the same number or truth value in several forms, or a number where
+    /// files name their classes; more inferred classes than half the labels, which almost certainly means a text
+    /// column: the message contains `advice` (exit 2).
     pub fn new<'a>(
         given: Option<&[String]>,
         labels: impl Iterator<Item = (usize, &'a RawLabel)>,
+        of_files: &[Option<&[String]>],
         files: &Files,
         advice: &str,
     ) -> Result<Self> {
-        let names = given.map_or_else(|| infer(labels, files, advice), |names| Ok(names.to_vec()))?;
+        let named: Vec<&[String]> = of_files.iter().copied().flatten().collect();
+        let alike: &[String] = match named.split_first() {
+            Some((first, rest)) if rest.iter().all(|names| names == first) => first,
+            _ => &[],
+        };
+        let names = match given {
+            Some(names) => names.to_vec(),
+            None if !alike.is_empty() && named.len() == of_files.len() => alike.to_vec(),
+            None => infer(labels, (&named, alike), files, advice)?,
+        };
         let mut indices = HashMap::new();
         for (name, index) in names.iter().zip(0..) {
             if indices.insert(name.clone(), index).is_some() {
@@ -41,24 +53,31 @@ impl Classes {
                 )));
             }
         }
-        Ok(Classes { names, indices, of_files: Vec::new() })
+        // If names are numbers themselves, a number is such a name.
+        let of_files = if alike.iter().any(|name| is_integer(name)) { Vec::new() } else { alike.to_vec() };
+        Ok(Classes { names, indices, of_files })
     }
 
-    /// Sets the names that the files have for their classes, for messages.
-    pub fn with_names_of_files(self, names: Option<&[String]>) -> Self {
-        Classes { of_files: names.unwrap_or_default().to_vec(), ..self }
-    }
-
-    /// Returns the index of a label, or an error message; `what` is the term for a label in messages.
+    /// Returns the index of a label, or an error message; `what` is the term for a label in messages. A class that the
+    /// files name may be known by its number, and the other way round.
     pub fn index(&self, label: &RawLabel, what: &str) -> Result<u32, String> {
         let raw = label.as_str();
-        self.indices.get(raw).copied().ok_or_else(|| {
+        let number = || self.of_files.iter().position(|name| name == raw);
+        let by_number = || self.indices.get(&number()?.to_string());
+        let by_name = || self.indices.get(self.of_files.get(raw.parse::<usize>().ok()?)?);
+        self.indices.get(raw).or_else(by_number).or_else(by_name).copied().ok_or_else(|| {
             let (n, known, of_files) = (self.names.len(), shown(&self.names), shown(&self.of_files));
-            let hint = format!(
-                "; the file names its classes (ClassLabel) {of_files}: use these names in task.labels, or in id2label \
-                 of the model"
-            );
-            let hint = if self.of_files.iter().any(|name| name == raw) { hint } else { String::new() };
+            let are_numbers = self.names.iter().any(|name| is_integer(name));
+            let hint = if number().is_some() {
+                format!(
+                    "; the file names its classes (ClassLabel) {of_files}: use these names in task.labels, or in \
+                     id2label of the model"
+                )
+            } else if self.of_files.is_empty() && is_integer(raw) && !are_numbers {
+                "; the file has numbers where the labels are names: write the names".to_owned()
+            } else {
+                String::new()
+            };
             format!("the {what} {raw:?} is not one of the {n} known: {known}{hint}")
         })
     }
@@ -70,11 +89,21 @@ fn shown(names: &[String]) -> String {
     shown.join(", ") + if names.len() > SHOWN { ", ..." } else { "" }
 }
 
-fn infer<'a>(labels: impl Iterator<Item = (usize, &'a RawLabel)>, files: &Files, advice: &str) -> Result<Vec<String>> {
+/// Infers the classes. `named` are those of the files that name them, and `alike` their names if they agree.
+fn infer<'a>(
+    labels: impl Iterator<Item = (usize, &'a RawLabel)>,
+    (named, alike): (&[&[String]], &[String]),
+    files: &Files,
+    advice: &str,
+) -> Result<Vec<String>> {
     let (mut lines, mut all) = (BTreeMap::new(), 0);
     for (line, label) in labels {
         lines.entry(label.as_str()).or_insert(line);
         all += 1;
+    }
+    let is_name = |names: &[String], label: &str| names.iter().any(|name| name == label);
+    if !alike.is_empty() && lines.keys().all(|label| is_integer(label) || is_name(alike, label)) {
+        return Ok(alike.to_vec());
     }
     if lines.len() > FEW_LABELS && lines.len() > all / 2 {
         return Err(Error::input(format!("{} different labels among {all}: {advice}", lines.len())));
@@ -87,7 +116,20 @@ fn infer<'a>(labels: impl Iterator<Item = (usize, &'a RawLabel)>, files: &Files,
             placed(same, files)
         )));
     }
+    let is_other = |label: &str| number(label).is_some() && !named.iter().any(|names| is_name(names, label));
+    if let (Some(names), Some((label, line))) = (named.first(), lines.iter().find(|(label, _)| is_other(label))) {
+        return Err(Error::input(format!(
+            "the label {label:?} ({}) is a number, and files name their classes ({}): write the names in all files, or \
+             list the labels in task.labels",
+            files.line(*line),
+            shown(names)
+        )));
+    }
     Ok(sorted(lines.into_keys()))
+}
+
+fn is_integer(label: &str) -> bool {
+    label.parse::<i64>().is_ok()
 }
 
 /// Sorts names, which are in string order, numerically if all are integers.
@@ -106,10 +148,22 @@ fn sorted<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
 /// on classes that differ only in case.
 ///
 /// # Errors
-/// Exit 2: classes of different sources that are the same number or truth value in several forms.
+/// Exit 2: classes of different sources that are the same number or truth value in several forms; those of one are
+/// integers, and those of another names.
 pub(super) fn union(lists: &[&[String]]) -> Result<(Vec<String>, Option<String>)> {
     if let Some(first) = lists.first().filter(|first| lists.iter().all(|list| list == *first)) {
         return Ok((first.to_vec(), None));
+    }
+    let there = || lists.iter().filter(|list| !list.is_empty());
+    let numbers = there().find(|list| list.iter().all(|name| is_integer(name)));
+    let others = there().find(|list| !list.iter().any(|name| is_integer(name)));
+    if let (Some(numbers), Some(names)) = (numbers, others) {
+        return Err(Error::input(format!(
+            "the labels of one source are numbers ({}), those of another names ({}): write the names in all sources, \
+             or list the labels of all in task.labels",
+            shown(numbers),
+            shown(names)
+        )));
     }
     let all: BTreeSet<&str> = lists.iter().flat_map(|list| list.iter().map(String::as_str)).collect();
     let each = || all.iter().map(|&name| (name, 0));
@@ -224,7 +278,7 @@ mod tests {
     /// The classes inferred from labels on the lines from 1.
     fn names(of: &[&str]) -> Result<Vec<String>, String> {
         let labels = labels(of);
-        let classes = Classes::new(None, (1..).zip(&labels), &"a".into(), "").map_err(|e| e.to_string())?;
+        let classes = Classes::new(None, (1..).zip(&labels), &[], &"a".into(), "").map_err(|e| e.to_string())?;
         Ok(classes.names)
     }
 
@@ -246,14 +300,73 @@ mod tests {
         }
         let given = ["1", "1.0"].map(String::from);
         let labels = labels(&["1", "1.0"]);
-        assert!(Classes::new(Some(&given), (1..).zip(&labels), &"a".into(), "").is_ok(), "as the message says");
+        assert!(Classes::new(Some(&given), (1..).zip(&labels), &[], &"a".into(), "").is_ok(), "as the message says");
+    }
+
+    /// The classes of labels on the lines from 1 of files with these names of classes, and the indices of the labels or
+    /// what is wrong with one.
+    fn with_files(
+        given: Option<&[String]>,
+        of: &[&str],
+        of_files: &[Option<&[String]>],
+    ) -> Result<(Vec<String>, Vec<u32>), String> {
+        let labels = labels(of);
+        let classes = Classes::new(given, (1..).zip(&labels), of_files, &"a".into(), "").map_err(|e| e.to_string())?;
+        let indices = labels.iter().map(|label| classes.index(label, "label")).collect::<Result<_, _>>()?;
+        Ok((classes.names, indices))
+    }
+
+    #[test]
+    fn numbers_are_those_of_the_classes_that_files_name() {
+        let list = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<String>>();
+        let (pos, other, stars) = (list(&["pos", "neg"]), list(&["pos", "no"]), list(&["1", "2"]));
+        let of = |labels: &[&str], of_files: &[Option<&[String]>]| with_files(None, labels, of_files);
+        let (known, numbers) = (Some(&pos[..]), list(&["0", "1"]));
+        assert_eq!(of(&["neg", "1", "0"], &[known, None]), Ok((pos.clone(), vec![1, 1, 0])));
+        assert_eq!(of(&["neg"], &[None, known, known]), Ok((pos.clone(), vec![1])));
+        assert_eq!(of(&["neg", "x"], &[known, None]), Ok((list(&["neg", "x"]), vec![0, 1])));
+        assert_eq!(of(&["no", "neg"], &[known, Some(&other)]), Ok((list(&["neg", "no"]), vec![1, 0])));
+        assert_eq!(of(&["2", "1"], &[Some(&stars), None]), Ok((stars.clone(), vec![1, 0])));
+        let unknown = |label: &str, known: &str| format!("the label {label:?} is not one of the 2 known: {known}");
+        for label in ["2", "-100", "-1"] {
+            assert_eq!(of(&["neg", label], &[known, None]), Err(unknown(label, "\"pos\", \"neg\"")));
+        }
+        assert_eq!(of(&["0", "1"], &[Some(&stars), None]), Err(unknown("0", "\"1\", \"2\"")), "0 may be 1");
+        let message = "the label \"1\" (line 2) is a number, and files name their classes (\"pos\", \"neg\"): write";
+        for (of_files, labels) in
+            [([known, None], ["x", "1"]), ([known, Some(&other[..])], ["neg", "1"]), ([known, None], ["0.0", "1"])]
+        {
+            let found = of(&labels, &of_files).unwrap_err();
+            let message =
+                if labels[0] == "0.0" { message.replace("1\" (line 2", "0.0\" (line 1") } else { message.into() };
+            assert!(found.starts_with(&message), "{found}");
+        }
+
+        // Classes of a model, or of task.labels.
+        assert_eq!(with_files(Some(&numbers), &["neg", "0"], &[known]), Ok((numbers.clone(), vec![1, 0])));
+        assert_eq!(with_files(Some(&pos), &["0", "neg"], &[known, None]), Ok((pos.clone(), vec![0, 1])));
+        let without = with_files(Some(&pos), &["0"], &[None]).unwrap_err();
+        let hint = "; the file has numbers where the labels are names: write the names";
+        assert_eq!(without, unknown("0", "\"pos\", \"neg\"") + hint);
+        let hint = "; the file names its classes (ClassLabel) \"pos\", \"no\": use these names in task.labels";
+        let without = with_files(Some(&list(&["0", "neg"])), &["no"], &[Some(&other)]).unwrap_err();
+        assert!(without.contains(hint), "{without}");
+    }
+
+    #[test]
+    fn numbers_and_names_of_sources_are_an_error() {
+        let [numbers, names, mixed] = [["0", "1"], ["neg", "pos"], ["1", "x"]].map(|list| list.map(String::from));
+        let found = union(&[&names, &[], &numbers]).unwrap_err().to_string();
+        let expected = "the labels of one source are numbers (\"0\", \"1\"), those of another names (\"neg\", \"pos\")";
+        assert!(found.contains(expected), "{found}");
+        assert_eq!(union(&[&numbers, &mixed, &[]]).unwrap().0, ["0", "1", "x"]);
     }
 
     #[test]
     fn suspicious_labels_are_reported() {
         let labels = labels(&[" Pos", "pos", "neg "]);
         let files = Files::from("a");
-        let names = Classes::new(None, (1..).zip(&labels), &files, "").unwrap().names;
+        let names = Classes::new(None, (1..).zip(&labels), &[], &files, "").unwrap().names;
         assert_eq!(names, ["Pos", "neg", "pos"]);
         let found = remarks(&names, (1..).zip(&labels), &files);
         let alike = r#"the labels "Pos" (line 1) and "pos" (line 2) differ only in case"#;
@@ -267,7 +380,7 @@ mod tests {
         let found = |of: &[&str]| {
             let labels = labels(of);
             let files = Files::from("a");
-            let names = Classes::new(None, (1..).zip(&labels), &files, "").unwrap().names;
+            let names = Classes::new(None, (1..).zip(&labels), &[], &files, "").unwrap().names;
             remarks(&names, (1..).zip(&labels), &files)
         };
         let only = |of: &[&str], says: &str| {

@@ -23,8 +23,8 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone)]
 pub struct TaggedWords {
     pub source: TaggedSource,
-    /// The tags in order of their ids; `None`: those that the files name, if all name the same; else inferred from the
-    /// data, sorted as strings.
+    /// The tags in order of their ids; `None`: those that the files name, if they agree; else inferred from the data,
+    /// sorted as strings.
     pub labels: Option<Vec<String>>,
     pub max_length: usize,
     /// Whether to mark the words.
@@ -50,7 +50,7 @@ impl Encode for TaggedWords {
         let named = tags.is_some() && formats.iter().flatten().any(is_columnar);
         let reading = (formats, words, tags, on_bad_record);
         let settings = format!("{:?}", ("tagged words", self.max_length, &self.labels, reading));
-        let settings = if named { settings + " with named classes" } else { settings };
+        let settings = if named { settings + " with names of classes" } else { settings };
         if self.words { settings + " with words" } else { settings }
     }
 
@@ -61,11 +61,9 @@ impl Encode for TaggedWords {
         let TaggedSource { files, tags, on_bad_record, .. } = &self.source;
         let read = tagged::read(&self.source)?;
         let classes = |column: &String| -> Result<Classes> {
-            let of_files = read.class_names(column);
             let tags = read.records.iter().flat_map(|sentence| sentence.tags.iter().map(|tag| (sentence.line, tag)));
             let advice = "is the last column, or tags_column, the tag?";
-            let classes = Classes::new(self.labels.as_deref().or(of_files), tags, files, advice)?;
-            Ok(classes.with_names_of_files(of_files))
+            Classes::new(self.labels.as_deref(), tags, &read.class_names(column), files, advice)
         };
         let classes = tags.as_ref().map(classes).transpose().context(files)?;
         let mut filter = RecordFilter::new(files, *on_bad_record, tags.is_some(), read.skipped);
@@ -205,15 +203,19 @@ mod tests {
     fn tags_that_a_file_names_keep_their_order() {
         let mut case = Case::new("a.conll", SENTENCES);
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/columnar/classes.parquet");
-        (case.reader.source.files, case.reader.source.on_bad_record) = (path.into(), OnBad::Skip);
+        (case.reader.source.files, case.reader.source.on_bad_record) = (path.clone().into(), OnBad::Skip);
         let prepared = case.prepare().unwrap();
         assert_eq!(prepared.facts.labels.as_deref().unwrap(), ["O", "B-x", "I-x"]);
         assert_eq!((prepared.dataset.len(), prepared.facts.skipped), (3, 2));
         assert_eq!(prepared.dataset.label(0), Label::Tokens(vec![NONE, 1, 2, NONE]));
+        let numbers = case.dir.path().join("a.jsonl");
+        std::fs::write(&numbers, r#"{"words": ["a", "b"], "tags": [1, 2]}"#).unwrap();
+        case.reader.source.files = Files::find(&[path, numbers]).unwrap();
+        let prepared = case.prepare().unwrap();
+        assert_eq!(prepared.facts.labels.as_deref().unwrap(), ["O", "B-x", "I-x"], "numbers of the same classes");
+        assert_eq!(prepared.dataset.label(3), Label::Tokens(vec![NONE, 1, 2, NONE]));
         case.reader.labels = Some(["0", "1", "2"].map(String::from).to_vec());
-        let expected = "the tag \"B-x\" is not one of the 3 known: \"0\", \"1\", \"2\"; the file names its classes \
-                        (ClassLabel) \"O\", \"B-x\", \"I-x\": use these names in task.labels";
-        assert!(case.message().contains(expected), "{}", case.message());
+        assert_eq!(case.prepare().unwrap().dataset.label(0), Label::Tokens(vec![NONE, 1, 2, NONE]));
     }
 
     #[test]

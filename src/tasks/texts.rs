@@ -20,8 +20,8 @@ const ENOUGH_RECORDS: usize = 10;
 pub enum Target {
     /// Single-label.
     Class {
-        /// Class names by index. `None`: those that the files have for their classes, if all have the same; else
-        /// inferred from the data, sorted as strings.
+        /// Class names by index. `None`: those that the files have for their classes, if they agree; else inferred from
+        /// the data, sorted as strings.
         labels: Option<Vec<String>>,
     },
     /// Multi-label: any number of classes, including none.
@@ -61,12 +61,12 @@ impl Texts {
         let (Target::Class { labels } | Target::Flags { labels }) = &self.target else { return Ok(None) };
         let files = &self.source.files;
         let advice = "is label_column right? (for a file without a header: columns)";
-        let of_files = self.source.fields.label.as_ref().and_then(|column| read.class_names(column));
-        let classes = Classes::new(labels.as_deref().or(of_files), all_labels(&read.records), files, advice)?;
+        let of_files = self.source.fields.label.as_ref().map(|column| read.class_names(column)).unwrap_or_default();
+        let classes = Classes::new(labels.as_deref(), all_labels(&read.records), &of_files, files, advice)?;
         if labels.is_none() {
             no_header(read, files)?;
         }
-        Ok(Some(classes.with_names_of_files(of_files)))
+        Ok(Some(classes))
     }
 
     fn label(&self, record: &Record, classes: Option<&Classes>) -> Result<Label, String> {
@@ -100,7 +100,7 @@ impl Encode for Texts {
         let named = fields.label.is_some() && !fields.numeric && formats.iter().flatten().any(|f| f.is_columnar());
         let reading = (formats, columns, header, fields, on_bad_record);
         let settings = format!("{:?}", ("texts", self.max_length, &self.target, reading));
-        let settings = if named { settings + " with named classes" } else { settings };
+        let settings = if named { settings + " with names of classes" } else { settings };
         if self.words { settings + " with words" } else { settings }
     }
 

@@ -128,10 +128,19 @@ fn classes_that_files_name_keep_their_order() {
     let labels = case.prepare().unwrap().facts.labels.unwrap();
     assert_eq!(labels, ["awful", "great", "ok", "terrible"], "a file without names of classes");
 
+    let numbers = "{\"text\": \"a\", \"label\": 1}\n{\"text\": \"b\", \"label\": \"great\"}\n";
+    std::fs::write(case.dir.path().join("a.jsonl"), numbers).unwrap();
+    let prepared = case.prepare().unwrap();
+    assert_eq!(prepared.facts.labels.unwrap(), ["terrible", "ok", "great", "unused"], "numbers of the same classes");
+    assert_eq!([3, 4].map(|i| prepared.dataset.label(i)), [1, 2].map(Label::Class));
+
     case.source.files = path("classes.arrow").into();
     case.target = given(&["0", "1", "2"]);
+    let data = case.prepare().unwrap().dataset;
+    assert_eq!([0, 1, 2].map(|i| data.label(i)), [2, 0, 1].map(Label::Class), "known by their numbers");
+    case.target = given(&["x"]);
     let message = case.message();
-    let expected = "the label \"great\" is not one of the 3 known: \"0\", \"1\", \"2\"; the file names its classes \
+    let expected = "the label \"great\" is not one of the 1 known: \"x\"; the file names its classes \
                     (ClassLabel) \"terrible\", \"ok\", \"great\", \"unused\": use these names in task.labels";
     assert!(message.contains(expected), "{message}");
     case.target = given(&["great", "terrible"]);

@@ -6,8 +6,6 @@ use std::collections::{BTreeMap, HashSet};
 
 /// The number that stands for no label.
 const NO_LABEL: i64 = -1;
-/// Maximum number of names in a message.
-const SHOWN: usize = 12;
 
 /// What is read of a column of classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,15 +34,13 @@ impl ClassLabels {
         self.0.get(column).map(Vec::as_slice)
     }
 
-    /// Replaces the numbers of classes in a record by [`ClassValues::Names`].
-    ///
-    /// # Errors
-    /// A number that no class has.
-    pub fn name_classes(&self, record: &mut Map<String, Value>) -> Result<(), String> {
-        self.0.iter().try_for_each(|(column, names)| match record.get_mut(column) {
-            Some(value) => replace(value, names).map_err(|number| unknown(column, &number, names)),
-            None => Ok(()),
-        })
+    /// Replaces the numbers of classes in a record by [`ClassValues::Names`]. A number that no class has stays.
+    pub fn name_classes(&self, record: &mut Map<String, Value>) {
+        for (column, names) in &self.0 {
+            if let Some(value) = record.get_mut(column) {
+                replace(value, names);
+            }
+        }
     }
 }
 
@@ -72,32 +68,20 @@ fn names(feature: &Value) -> Option<Vec<String>> {
     }
 }
 
-/// Replaces integers by names; the error is an integer without a name. Other values stay.
-fn replace(value: &mut Value, names: &[String]) -> Result<(), Value> {
+/// Replaces integers by names. Other values stay.
+fn replace(value: &mut Value, names: &[String]) {
     match value {
-        Value::Array(list) => list.iter_mut().try_for_each(|value| replace(value, names)),
-        Value::Number(number) if !number.is_f64() => {
+        Value::Array(list) => list.iter_mut().for_each(|value| replace(value, names)),
+        Value::Number(number) => {
             let index = number.as_u64().and_then(|number| usize::try_from(number).ok());
-            let (name, is_missing) = (index.and_then(|index| names.get(index)), number.as_i64() == Some(NO_LABEL));
-            match name {
-                Some(name) => *value = Value::from(name.as_str()),
-                None if is_missing => *value = Value::Null,
-                None => return Err(value.clone()),
+            if let Some(name) = index.and_then(|index| names.get(index)) {
+                *value = Value::from(name.as_str());
+            } else if number.as_i64() == Some(NO_LABEL) {
+                *value = Value::Null;
             }
-            Ok(())
         }
-        _ => Ok(()),
+        _ => {}
     }
-}
-
-fn unknown(column: &str, number: &Value, names: &[String]) -> String {
-    let shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("{name:?}")).collect();
-    let more = if names.len() > SHOWN { ", ..." } else { "" };
-    let last = names.len().saturating_sub(1);
-    format!(
-        "column {column:?}: no class has the number {number}; the file names those from 0 to {last}: {}{more}",
-        shown.join(", ")
-    )
 }
 
 #[cfg(test)]
@@ -109,10 +93,11 @@ mod tests {
         ClassLabels::of(Some(&json!({"info": {"features": features}}).to_string()))
     }
 
-    /// The record with names, or the message.
-    fn named(labels: &ClassLabels, record: &Value) -> Result<Value, String> {
+    /// The record with names.
+    fn named(labels: &ClassLabels, record: &Value) -> Value {
         let mut map = record.as_object().unwrap().clone();
-        labels.name_classes(&mut map).map(|()| Value::Object(map))
+        labels.name_classes(&mut map);
+        Value::Object(map)
     }
 
     #[test]
@@ -171,22 +156,15 @@ mod tests {
         let class = json!({"names": ["neg", "pos"], "_type": "ClassLabel"});
         let labels = labels(&json!({"y": class, "list": {"feature": class, "_type": "List"}}));
         let of = |record: &Value| named(&labels, record);
-        assert_eq!(
-            of(&json!({"y": 1, "list": [0, 1], "x": 1})),
-            Ok(json!({"y": "pos", "list": ["neg", "pos"], "x": 1}))
-        );
-        assert_eq!(of(&json!({"y": -1, "list": [-1, null, 0]})), Ok(json!({"y": null, "list": [null, null, "neg"]})));
-        // What is no integer is as it is.
+        assert_eq!(of(&json!({"y": 1, "list": [0, 1], "x": 1})), json!({"y": "pos", "list": ["neg", "pos"], "x": 1}));
+        assert_eq!(of(&json!({"y": -1, "list": [-1, null, 0]})), json!({"y": null, "list": [null, null, "neg"]}));
+        // What is no number of a class is as it is.
         for other in [json!({}), json!({"y": null, "list": null}), json!({"y": "a", "list": []}), json!({"y": 1.0})] {
-            assert_eq!(of(&other), Ok(other));
+            assert_eq!(of(&other), other);
         }
-        let message = |column: &str, number: &str| {
-            let known = "the file names those from 0 to 1: \"neg\", \"pos\"";
-            format!("column {column:?}: no class has the number {number}; {known}")
-        };
-        assert_eq!(of(&json!({"y": 2})), Err(message("y", "2")));
-        assert_eq!(of(&json!({"y": -2})), Err(message("y", "-2")));
-        assert_eq!(of(&json!({"y": u64::MAX})), Err(message("y", "18446744073709551615")));
-        assert_eq!(of(&json!({"list": [0, 7]})), Err(message("list", "7")));
+        for number in [json!(2), json!(-2), json!(-100), json!(u64::MAX)] {
+            let expected = json!({"y": number, "list": ["neg", number]});
+            assert_eq!(of(&json!({"y": number, "list": [0, number]})), expected);
+        }
     }
 }

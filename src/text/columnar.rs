@@ -26,9 +26,11 @@ pub(super) fn objects(
     mut each: impl FnMut(usize, Result<Map<String, Value>, String>),
 ) -> Result<Arc<ClassLabels>> {
     let base = input.number(0);
-    let mut pass = |labels: &ClassLabels, (row, object): Object| {
-        let named = |mut object: Map<_, _>| labels.name_classes(&mut object).map(|()| object);
-        each(base + row, if classes == ClassValues::Names { object.and_then(named) } else { object });
+    let mut pass = |labels: &ClassLabels, (row, mut object): Object| {
+        if let (Ok(object), ClassValues::Names) = (&mut object, classes) {
+            labels.name_classes(object);
+        }
+        each(base + row, object);
     };
     if let (Some(objects), Some(Form::Rows(labels))) = (input.objects(), input.form()) {
         objects.iter().for_each(|object| pass(labels, object.clone()));

@@ -1,4 +1,4 @@
-//! Input columns copied to the predictions: reading them unchanged, and writing CSV.
+//! Input columns copied to the predictions: reading them unchanged, classes as their numbers, and writing CSV.
 
 use super::input::Input;
 use super::one_object;
@@ -45,16 +45,15 @@ fn of_objects(input: &mut Input, source: &Source, format: Format, wanted: &[Stri
         }
         Err(why) => _ = bad.get_or_insert((line, why)),
     };
-    each_object(input, (format, ClassValues::Names), each, &mut Vec::new())?;
-    if bad.is_some() || found.contains(&false) {
-        one_object::refuse(input.path())?;
-    }
+    each_object(input, (format, ClassValues::Numbers), each, &mut Vec::new())?;
     if let Some((line, why)) = bad {
+        one_object::refuse(input.path())?;
         return Err(source.files.error(line, &why));
     }
     match (first, wanted.iter().zip(found).find(|(_, found)| !found)) {
         (Some(line), Some((name, _))) => {
-            Err(source.files.error(line, &format!("no column {name:?}; found {}", quoted(&names))))
+            let hint = one_object::hint(input.path());
+            Err(source.files.error(line, &format!("no column {name:?}; found {}{hint}", quoted(&names))))
         }
         _ => Ok(rows),
     }
@@ -122,6 +121,16 @@ mod tests {
             of("a.jsonl", jsonl, &["id", "text"]).unwrap(),
             [[json!([1]), json!("a")], [json!(null), json!("b")]]
         );
+    }
+
+    #[cfg(feature = "columnar")]
+    #[test]
+    fn classes_stay_numbers() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/columnar/classes.parquet");
+        let (format, columns, header, fields) = (None, None, None, Fields::default());
+        let source = Source { files: path.into(), format, columns, header, fields, on_bad_record: OnBad::Error };
+        let rows = read(&source, &["label".to_owned()]).unwrap().1;
+        assert_eq!(rows.concat(), [json!(2), json!(0), json!(1), json!(-1), json!(null)]);
     }
 
     #[test]

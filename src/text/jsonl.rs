@@ -50,7 +50,7 @@ pub(super) fn object(line: &[u8]) -> Result<Map<String, Value>, String> {
 
 /// Returns the text with `null` in place of `NaN`, `Infinity` and `-Infinity`, which are no JSON, but which Python's
 /// `json.dumps` writes; `None` if it has none.
-fn without_nan(text: &str) -> Option<String> {
+pub(super) fn without_nan(text: &str) -> Option<String> {
     let (mut out, mut copied) = (String::new(), 0);
     let (mut at, mut quoted) = (0, false);
     let bytes = text.as_bytes();
@@ -153,6 +153,7 @@ pub(super) fn raw_label(value: &Value, column: &str, what: &str) -> Result<RawLa
         Value::String(label) => RawLabel::new(label, column),
         Value::Number(label) => RawLabel::new(label.to_string(), column),
         Value::Bool(label) => RawLabel::new(label.to_string(), column),
+        Value::Null => Err(format!("{what} is missing (null, or -1 of a ClassLabel)")),
         other => Err(format!("{what} is {}; it must be a string, a number or a boolean", kind(other))),
     }
 }
@@ -277,7 +278,10 @@ mod tests {
             (r#"{"sentence": "a", "label": 1}"#, r#"no column "text"; the record has "sentence", "label""#),
             (r#"{"messages": [], "label": 1}"#, "for conversations and prompts with completions set kind = \"chat\""),
             (r#"{"text": 3, "label": 1}"#, r#"column "text" is a number"#),
-            (r#"{"text": "a", "label": null}"#, "is null"),
+            (
+                r#"{"text": "a", "label": null}"#,
+                "the label (column \"label\") is missing (null, or -1 of a ClassLabel)",
+            ),
             (r#"{"text": "a", "label": [1]}"#, "is an array"),
             (r#"{"text": "a", "label": {}}"#, "is an object"),
             (r#"{"text": "a", "label": ""}"#, "is empty"),
@@ -296,7 +300,7 @@ mod tests {
         assert_eq!((found, labels("[]")), (vec!["x, y".to_owned(), "3".to_owned()], Ok(vec![])));
         for (list, expected) in [
             ("\"x\"", "must be a list"),
-            ("[null]", "label 1 is null"),
+            ("[null]", "label 1 is missing (null, or"),
             ("[\"\"]", "is empty"),
             ("[0.0, 1.0, 0.0]", "duplicate label \"0.0\"; list the names"),
         ] {

@@ -1,9 +1,11 @@
 //! JSON files that are one object with the records in a list inside, such as `{"version": "1", "data": [...]}`.
 
 use super::input::Input;
+use super::jsonl::without_nan;
 use crate::error::{Error, Result};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::fmt;
+use std::io::{self, BufRead, Cursor, Read};
 use std::path::Path;
 
 /// Keys of lists that are part of a record.
@@ -18,10 +20,17 @@ const PARTS: [&str; 5] = ["role", "from", "function", "answer_start", "paragraph
 /// # Errors
 /// Exit 2: the file is one object with lists of records; the message names the keys and says what to do.
 pub fn refuse(path: &Path) -> Result<()> {
-    match lists(path).as_deref() {
-        None | Some([]) => Ok(()),
-        Some(lists) => Err(Error::input(format!("{}: {}", path.display(), message(lists)))),
-    }
+    recognize(path).map_or(Ok(()), |why| Err(Error::input(format!("{}: {why}", path.display()))))
+}
+
+/// Returns what to add to what is wrong with the only record of such a file, which may be a record with a list inside;
+/// empty for other files.
+pub fn hint(path: &Path) -> String {
+    recognize(path).map_or_else(String::new, |why| format!(" ({why})"))
+}
+
+fn recognize(path: &Path) -> Option<String> {
+    lists(path).filter(|lists| !lists.is_empty()).map(|lists| message(&lists))
 }
 
 fn message(lists: &[(String, usize)]) -> String {
@@ -55,10 +64,31 @@ fn lists(path: &Path) -> Option<Vec<(String, usize)>> {
     if !path.is_file() {
         return None;
     }
-    let mut parser = serde_json::Deserializer::from_reader(Input::open(path, 0).ok()?.into_reader());
+    let reader = WithoutNan { inner: Input::open(path, 0).ok()?.into_reader(), line: Cursor::default() };
+    let mut parser = serde_json::Deserializer::from_reader(reader);
     let lists = parser.deserialize_map(Lists).ok()?;
     parser.end().ok()?;
     Some(lists)
+}
+
+/// Reads JSON with `null` for `NaN`, as records are read. No string goes on over the end of a line.
+struct WithoutNan<R> {
+    inner: R,
+    line: Cursor<Vec<u8>>,
+}
+
+impl<R: BufRead> Read for WithoutNan<R> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let n = self.line.read(to)?;
+        if n > 0 {
+            return Ok(n);
+        }
+        let mut line = Vec::new();
+        self.inner.read_until(b'\n', &mut line)?;
+        let without = std::str::from_utf8(&line).ok().and_then(without_nan);
+        self.line = Cursor::new(without.map_or(line, String::into_bytes));
+        self.line.read(to)
+    }
 }
 
 /// Visits the object of a file.
@@ -154,7 +184,7 @@ impl<'de> Visitor<'de> for ShapeOf {
 #[cfg(test)]
 mod tests {
     use super::super::conversations::{self, ConversationSource};
-    use super::super::files::Files;
+    use super::super::files::{Files, split};
     use super::super::questions::{self, QuestionSource};
     use super::super::record::{Fields, OnBad, Source};
     use super::super::shards::{Framing, Room, Shard};
@@ -190,6 +220,8 @@ mod tests {
         assert_eq!(of(PRETTY), Some(one("\"data\"", "2 records", ".data[]")));
         assert_eq!(of("{\"train\": [{\"a\": [{}]}], \"n\": [1, 2]} "), Some(one("\"train\"", "1 record", ".train[]")));
         assert_eq!(of("{\"it's\": [{}, {}]}"), Some(one("\"it's\"", "2 records", ".[\"it'\\''s\"][]")));
+        let nan = of("{\"n\": NaN,\n\"data\": [{\"NaN\": [-Infinity, \"NaN\"]},\n{\"x\": NaN}\n]}");
+        assert_eq!(nan, Some(one("\"data\"", "2 records", ".data[]")), "what Python writes");
         let two = of("{\"train\": [{}, {}],\n\"test\": [{}]}").unwrap();
         assert!(two.starts_with("keys \"train\", \"test\" hold lists of 2, 1 records: write each list to a"), "{two}");
     }
@@ -201,6 +233,7 @@ mod tests {
             "{\"data\": [{}]}\n{\"data\": [{}]}\n",
             "{\"data\": [{}]",
             "{\"data\": [{},]}",
+            "{\"data\": [{}], \"n\": Nan}",
             "[{\"data\": [{}]}]",
             "{\"text\": \"a\", \"tags\": [\"x\"], \"label\": {\"a\": [{}]}, \"x\": [], \"y\": [{}, 1]}",
             "{\"text\": [{\"role\": \"user\", \"content\": \"a\"}]}",
@@ -218,10 +251,9 @@ mod tests {
     fn every_reader_refuses_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.json");
-        let line = PRETTY.replace('\n', " ");
         // The last element is a record on a line of its own.
         let lines = "{\"data\": [\n{\"text\": \"a\", \"label\": 1},\n{\"text\": \"b\", \"label\": 2}\n]}";
-        for content in [PRETTY, &line, lines] {
+        for content in [PRETTY, lines, &lines.replacen('1', "NaN", 1)] {
             std::fs::write(&path, content).unwrap();
             let framing = Framing::Json;
             let mut room = Room { records: 10, bytes: 1000 };
@@ -235,12 +267,36 @@ mod tests {
                 columns::read(&source(path.clone()), &named).err(),
                 conversations::read(&ConversationSource::usual(path.clone())).err(),
                 questions::read(&asked).err(),
-                survey(&path, &[]).err().or_else(|| refuse(&path).err()),
+                survey(&path, &[]).err(),
             ] {
                 let message = refused.unwrap().to_string();
                 let expected = format!("{}: the file is one JSON object, whose key \"data\" holds", path.display());
                 assert!(message.starts_with(&expected), "{message}");
             }
         }
+    }
+
+    /// Such a file in one line may be a record with a list inside, whose own reason comes first.
+    #[test]
+    fn one_record_is_no_reason_to_refuse_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let [data, spans, good] = ["data.json", "spans.jsonl", "good.jsonl"].map(|name| dir.path().join(name));
+        let span = "{\"text\": \"a\", \"label\": null, \"spans\": [{\"start\": 0}, {\"start\": 1}]}";
+        std::fs::write(&data, PRETTY.replace('\n', " ")).unwrap();
+        std::fs::write(&spans, span).unwrap();
+        std::fs::write(&good, "{\"text\": \"a\", \"label\": 1}\n").unwrap();
+        let alone = records::read(&source(data.clone())).unwrap_err().to_string();
+        let hint = " (the file is one JSON object, whose key \"data\" holds the list of 2 records: write the list";
+        assert!(alone.contains("a.json:1: no column \"text\"; the record has \"version\", \"data\""), "{alone}");
+        assert!(alone.contains(hint), "{alone}");
+        let kept = columns::read(&source(spans.clone()), &["id".to_owned()]).unwrap_err().to_string();
+        let expected = "spans.jsonl:1: no column \"id\"; found \"text\", \"label\", \"spans\" (the file is one JSON";
+        assert!(kept.contains(expected), "{kept}");
+        let read = records::read(&source(Files::find(&[good, spans]).unwrap())).unwrap();
+        let (line, why) = &read.skipped[0];
+        assert_eq!((read.records.len(), read.skipped.len(), split(*line)), (1, 1, (1, 1)));
+        let expected = "the label (column \"label\") is missing (null, or -1 of a ClassLabel) (the file is one JSON \
+                        object, whose key \"spans\" holds";
+        assert!(why.starts_with(expected), "{why}");
     }
 }

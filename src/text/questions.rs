@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
@@ -90,7 +91,9 @@ pub fn read(source: &QuestionSource) -> Result<Records<Question>> {
 
 /// Whether a line is an object by itself, other than SQuAD's.
 fn is_record(line: &[u8]) -> bool {
-    serde_json::from_slice::<HashMap<String, IgnoredAny>>(line).is_ok_and(|keys| !keys.contains_key("data"))
+    let text = String::from_utf8_lossy(line);
+    let text = jsonl::without_nan(&text).map_or(text, Cow::Owned);
+    serde_json::from_str::<HashMap<String, IgnoredAny>>(&text).is_ok_and(|keys| !keys.contains_key("data"))
 }
 
 /// Returns the format of a file of records by its extension; `None` for SQuAD's JSON, or JSON of records.

@@ -52,6 +52,16 @@ fn answers_are_spans_of_their_contexts() {
 }
 
 #[test]
+fn records_may_have_nan() {
+    let dir = tempfile::tempdir().unwrap();
+    let record = |id: &str| {
+        format!("{{\"id\": {id:?}, \"x\": NaN, \"context\": \"c\", \"question\": \"?\", \"answers\": []}}\n")
+    };
+    let read = read(&source(&dir, "a.json", &(record("q1") + &record("q2")))).unwrap();
+    assert_eq!(read.records.iter().map(|question| question.id.as_str()).collect::<Vec<_>>(), ["q1", "q2"]);
+}
+
+#[test]
 fn a_misplaced_answer_is_reported_with_its_question() {
     let at =
         |start| format!(r#"{{"id": "q9", "question": "?", "answers": [{{"text": "1999", "answer_start": {start}}}]}}"#);

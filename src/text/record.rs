@@ -224,10 +224,8 @@ impl<R> Records<R> {
         Records { records: records.into_iter().map(record).collect(), skipped, guessed, remarks, hashes, classes }
     }
 
-    /// Returns the names of the classes of a column by their numbers, if all files name them alike.
-    pub fn class_names(&self, column: &str) -> Option<&[String]> {
-        let mut each = self.classes.iter().map(|file| file.names(column));
-        let first = each.next()??;
-        each.all(|other| other == Some(first)).then_some(first)
+    /// Returns the names of the classes of a column by their numbers, for each file that names them.
+    pub fn class_names(&self, column: &str) -> Vec<Option<&[String]>> {
+        self.classes.iter().map(|file| file.names(column)).collect()
     }
 }

@@ -44,7 +44,8 @@ pub fn read(source: &Source) -> Result<Records> {
 /// Invalid records are reported with the part that is trained on.
 ///
 /// # Errors
-/// As [`check_bad`] and, of a file with invalid records, [`one_object::refuse`]; a part without records.
+/// As [`check_bad`] and, of a file with invalid records that is not one record, [`one_object::refuse`]; a part without
+/// records.
 pub(super) fn gather<R: Divisible>(
     files: &Files,
     on_bad: OnBad,
@@ -55,11 +56,16 @@ pub(super) fn gather<R: Divisible>(
     let mut all = Records { records: Vec::new(), skipped, guessed: None, remarks, hashes, classes: Vec::new() };
     for (path, number) in files.paths().iter().zip(0..) {
         let mut input = Input::of(files, number)?;
-        let before = (all.records.len() + all.skipped.len(), all.remarks.len());
-        let skipped = all.skipped.len();
+        let before = (all.records.len(), all.skipped.len(), all.remarks.len());
         let parsed = parse(&mut input, &mut all);
-        if parsed.is_err() || all.skipped.len() > skipped {
-            one_object::refuse(path)?;
+        let found = (all.records.len() - before.0, all.skipped.len() - before.1);
+        match (&parsed, found, all.skipped.last_mut()) {
+            (Ok(()), (_, 0), _) => {}
+            // It may be a record with a list inside.
+            (Ok(()), (0, 1), Some((_, why))) => {
+                *why += &one_object::hint(path);
+            }
+            _ => one_object::refuse(path)?,
         }
         parsed?;
         // Other formats name no classes.
@@ -68,8 +74,8 @@ pub(super) fn gather<R: Divisible>(
         all.hashes.push(hash);
         if files.paths().len() > 1 {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            all.remarks[before.1..].iter_mut().for_each(|remark| *remark = format!("{name}: {remark}"));
-            if before.0 == all.records.len() + all.skipped.len() {
+            all.remarks[before.2..].iter_mut().for_each(|remark| *remark = format!("{name}: {remark}"));
+            if found == (0, 0) {
                 all.remarks.push(format!("{name} is empty"));
             }
         }

@@ -137,7 +137,7 @@ fn rows_of_columnar_files_are_divided() {
     for (name, format) in [("classes.parquet", Format::Parquet), ("classes.arrow", Format::Arrow)] {
         let found = check(name, &std::fs::read(folder.join(name)).unwrap(), &Framing::Rows(format), records);
         assert_eq!(found[..3], ["1: a b = great", "2: c = terrible", "3: d e f = ok"], "{name}");
-        assert!(found.len() == 5 && found[3].starts_with("4: the label (column \"label\") is null"), "{found:?}");
+        assert!(found.len() == 5 && found[3].starts_with("4: the label (column \"label\") is missing"), "{found:?}");
     }
 }
 

@@ -298,15 +298,29 @@ mod tests {
     }
 
     #[test]
+    fn an_object_with_records_in_a_list_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        for line in ["", "\n"] {
+            let list = format!("{{\"n\": NaN, \"data\":{line} [{line}{{\"text\": \"a\", \"label\": 1}}]}}");
+            std::fs::write(&path, list).unwrap();
+            let message = draft(&path, None).unwrap_err().to_string();
+            let expected = format!("{}: the file is one JSON object, whose key \"data\" holds", path.display());
+            assert!(message.starts_with(&expected), "{message}");
+        }
+    }
+
+    #[test]
     fn evaluation_data_is_in_the_form_of_the_training_data() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
         write("train.jsonl", "{\"review\": \"a\", \"label\": \"x\"}\n{\"review\": \"b\", \"label\": \"y\"}\n");
         let drafted = |dev: &str, text: &str| {
             write(dev, text);
-            let draft = draft(dir.path(), None).unwrap();
+            let [folder, file] = ["", "train.jsonl"].map(|data| draft(&dir.path().join(data), None).unwrap());
+            assert_eq!((&folder.text, &folder.left_out), (&file.text, &file.left_out), "of the file as of its folder");
             std::fs::remove_file(dir.path().join(dev)).unwrap();
-            draft
+            folder
         };
         for (dev, text) in [("dev.txt", "a\n"), ("dev.csv", "other,name\na,b\n"), ("dev.csv", "text,label\na,x\n")] {
             let Draft { text, left_out, .. } = drafted(dev, text);

@@ -8,12 +8,11 @@ use crate::error::{Error, Result};
 /// Returns the objective for training data with these labels.
 ///
 /// # Errors
-/// Exit 2: a weight for a label that the data does not have, no weight above zero, a class without examples with
-/// `"balanced"`.
+/// Exit 2: a weight for a label that the data does not have, no weight above zero.
 pub fn objective(config: &Config, dataset: &Dataset, labels: Option<&[String]>) -> Result<Objective> {
     let labels = labels.unwrap_or_default();
     let weights = config.task.class_weights.as_ref().map(|weights| match weights {
-        ClassWeights::Balanced => balanced(dataset, labels),
+        ClassWeights::Balanced => Ok(balanced(&dataset.class_counts(labels.len()))),
         ClassWeights::Table(table) => {
             if let Some(unknown) = table.keys().find(|label| !labels.contains(label)) {
                 return Err(error(format!("no label {unknown:?} in the training data, only {}", labels.join(", "))));
@@ -45,38 +44,23 @@ pub fn objective(config: &Config, dataset: &Dataset, labels: Option<&[String]>) 
 }
 
 /// Returns `n / (C n_c)` for each class c of n targets and C classes, as scikit-learn's
-/// `compute_class_weight("balanced")`.
-fn balanced(dataset: &Dataset, labels: &[String]) -> Result<Vec<f32>> {
-    let counts = dataset.class_counts(labels.len());
-    if let Some(empty) = counts.iter().position(|&count| count == 0) {
-        let why = format!("\"balanced\": no example of the training data has the label {:?}", labels[empty]);
-        return Err(error(format!("{why}: list the other labels in task.labels, or give the weights as a table")));
-    }
-    let all: u64 = counts.iter().sum();
-    Ok(counts.iter().map(|&count| (all as f64 / (counts.len() as f64 * count as f64)) as f32).collect())
+/// `compute_class_weight("balanced")`; 0 for classes without targets, which are not counted.
+fn balanced(counts: &[u64]) -> Vec<f32> {
+    let (all, classes) = (counts.iter().sum::<u64>() as f64, counts.iter().filter(|&&count| count > 0).count() as f64);
+    let weight = |&count: &u64| if count == 0 { 0.0 } else { (all / (classes * count as f64)) as f32 };
+    counts.iter().map(weight).collect()
 }
 
 fn error(why: String) -> Error {
     Error::input(format!("task.class_weights: {why}"))
 }
 
-/// Makes the sampler draw classes equally often, if the configuration says so.
-///
-/// # Errors
-/// Exit 2: a class without examples.
-pub fn draw_balanced(config: &Config, train: Prepared, labels: Option<&[String]>) -> Result<Prepared> {
-    if config.data.sampling == Sampling::Random {
-        return Ok(train);
+/// Makes the sampler draw the classes that have examples equally often, if the configuration says so.
+pub fn draw_balanced(config: &Config, train: Prepared) -> Prepared {
+    match config.data.sampling {
+        Sampling::Random => train,
+        Sampling::ClassBalanced => Prepared { dataset: train.dataset.class_balanced(), ..train },
     }
-    let labels = labels.unwrap_or_default();
-    let counts = train.dataset.class_counts(labels.len());
-    if let Some((empty, _)) = labels.iter().zip(&counts).find(|(_, count)| **count == 0) {
-        let why = format!("\"class_balanced\": no example of the training data has the label {empty:?}");
-        return Err(Error::input(format!(
-            "data.sampling: {why}: list the other labels in task.labels, or remove the setting"
-        )));
-    }
-    Ok(Prepared { dataset: train.dataset.class_balanced(), ..train })
 }
 
 /// Describes the objective for the header of a run, if it is not the plain loss.
@@ -118,6 +102,9 @@ mod tests {
         let balanced = of("class_weights=balanced", &[0, 1, 1, 2, 2, 2]).unwrap();
         // numpy and scikit-learn: compute_class_weight("balanced", classes=[0, 1, 2], y=[0, 1, 1, 2, 2, 2])
         assert_eq!(balanced.class_weights, Some(vec![2.0, 1.0, 2.0 / 3.0]));
+        // The same with classes=[0, 2], y=[0, 2, 2, 2].
+        let without = of("class_weights=balanced", &[0, 2, 2, 2]).unwrap();
+        assert_eq!(without.class_weights, Some(vec![2.0, 0.0, 2.0 / 3.0]));
         let table = of("class_weights={ b = 3, c = 0.5 }", &[0, 1, 2]).unwrap();
         assert_eq!(table.class_weights, Some(vec![1.0, 3.0, 0.5]));
         let labels = ["a", "b", "c"].map(String::from);
@@ -152,8 +139,8 @@ mod tests {
         assert!(zero.contains("the weights of all examples, times those of task.class_weights, are 0"), "{zero}");
         assert!(of(&both, [0.0, 1.0]).is_ok() && of(&["weight_column=w"], [1.0, 0.0]).is_ok());
 
-        let facts = |labels: &[&str]| crate::data::Facts {
-            labels: Some(labels.iter().map(|&label| label.to_owned()).collect()),
+        let facts = crate::data::Facts {
+            labels: Some(labels.to_vec()),
             skipped: 0,
             skipped_reasons: Vec::new(),
             truncated: 0,
@@ -162,27 +149,13 @@ mod tests {
             remarks: Vec::new(),
             references: serde_json::Value::Null,
         };
-        let drawn = |labels: &[&str]| {
-            let facts = facts(labels);
-            let labels = facts.labels.clone();
-            let train = Prepared { dataset: data([1.0, 1.0]), facts, cache: crate::data::CacheUse::Built };
-            draw_balanced(&config(&["sampling=class_balanced"]), train, labels.as_deref())
-        };
-        assert!(drawn(&["a", "b"]).unwrap().dataset.is_class_balanced());
-        let empty = drawn(&["a", "b", "c"]).err().unwrap().to_string();
-        assert!(
-            empty.contains("data.sampling: \"class_balanced\": no example of the training data has the label \"c\""),
-            "{empty}"
-        );
+        let train = Prepared { dataset: data([1.0, 1.0]), facts, cache: crate::data::CacheUse::Built };
+        assert!(draw_balanced(&config(&["sampling=class_balanced"]), train).dataset.is_class_balanced());
     }
 
     #[test]
     fn impossible_weights_are_errors() {
         let message = |setting: &str, classes: &[u32]| of(setting, classes).unwrap_err().to_string();
-        assert!(
-            message("class_weights=balanced", &[0, 0, 1])
-                .contains("no example of the training data has the label \"c\"")
-        );
         assert!(
             message("class_weights={ d = 2.0 }", &[0]).contains("no label \"d\" in the training data, only a, b, c")
         );

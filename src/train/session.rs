@@ -167,7 +167,7 @@ pub fn read_data(config: &Config, max_length: usize, known_labels: Option<Vec<St
     let dataset = train.dataset;
     let objective = objective(config, &dataset, labels.as_deref())?;
     let train = Prepared { dataset: dataset.with_objective(objective), ..train };
-    let train = mix(config, draw_balanced(config, train, labels.as_deref())?)?;
+    let train = mix(config, draw_balanced(config, train))?;
     let train = if config.augment.is_on() { augmented(config, train, folder, max_length)? } else { train };
     let held_part = part.map(Part::held_out);
     let held_out = part.map(|_| (&config.data.train, "data.train"));

@@ -1,7 +1,7 @@
 """Makes what the tests of chat templates compare with. Run by hand, never by a test.
 
     pip install transformers==5.23.0
-    python tests/reference/chat.py      # rewrites chat/templates.json and chat/tokenizer.json beside this file
+    python tests/reference/chat.py            # rewrites templates.json, tokenizer.json and folders.json in chat/
     python tests/reference/chat.py folders    # rewrites chat/folders.json only; committed: transformers 5.24.0
 
 Templates in the manner of four families, each as it is and with {% generation %} around the answers, and what

@@ -1,4 +1,4 @@
-"""Makes the Parquet and Arrow files that `src/text/columnar.rs` reads. Run by hand, never by a test.
+"""Makes the Parquet and Arrow files that `src/text/columnar/tests.rs` reads. Run by hand, never by a test.
 
     python tests/reference/columnar.py    # rewrites columnar/; committed: pyarrow 26.0, datasets 4.8.5
 

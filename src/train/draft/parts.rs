@@ -35,7 +35,8 @@ impl Parts {
     }
 }
 
-/// Returns the files for training and for evaluation. In a folder the latter may be of another format.
+/// Returns the files for training and for evaluation. The latter may be of another format; beside a file, only if none
+/// is of its format.
 ///
 /// # Errors
 /// Exit 2: files of several formats, since only the first is looked at; files of no known format.
@@ -55,8 +56,8 @@ pub(super) fn parts(data: &Path) -> Result<Parts> {
     refuse_several_formats(data, &eval, "validation")?;
     let mut parts = Parts::of(train, eval);
     if parts.eval.files.is_empty() && data.is_file() {
-        parts.left_out = of_part(folder_of(data), "validation")?;
-        parts.left_out.retain(|path| path.file_name() != data.file_name());
+        parts.eval.files = of_part(folder_of(data), "validation")?;
+        parts.eval.files.retain(|path| path.file_name() != data.file_name());
     }
     Ok(parts)
 }
@@ -195,12 +196,13 @@ mod tests {
     }
 
     #[test]
-    fn evaluation_data_of_another_format_is_left_out() {
+    fn evaluation_data_may_be_of_another_format() {
         let dir = folder(&["train.jsonl", "dev.txt"]);
-        assert_eq!(named(&dir, "train.jsonl"), ["train.jsonl", "", "", "", "dev.txt"]);
         assert_eq!(named(&dir, "dev.txt"), ["dev.txt", "", "", "", ""]);
         // Its content decides.
-        assert_eq!(named(&dir, ""), ["train.jsonl", "", "dev.txt", "", ""]);
+        for data in ["", "train.jsonl"] {
+            assert_eq!(named(&dir, data), ["train.jsonl", "", "dev.txt", "", ""]);
+        }
         let told = |left_out: &[&str]| {
             let left_out = left_out.iter().map(PathBuf::from).collect();
             Parts { left_out, ..Parts::of(vec!["t.csv".into()], Vec::new()) }.remark()
