@@ -5,7 +5,7 @@
 # usage: hosts.sh up SET N             N hosts h1 to hN of a set of this name: 10.77.0.1 to 10.77.0.N
 #        hosts.sh down SET             ends their processes and removes them
 #        hosts.sh cut SET HOST         takes a host's link down
-#        hosts.sh heal SET HOST        takes it up again
+#        hosts.sh heal SET HOST        takes it up again, and waits until the host reaches another
 #        hosts.sh on SET HOST COMMAND...
 #        hosts.sh check                checks whether this machine supports them; prints why not
 # HOSTS_HOME gives each host a separate home in that folder.
@@ -68,10 +68,25 @@ check() {
     down "$set"
 }
 
+# The kernel may take a second to use the link, and longer to ask for an address that it did not find.
+heal() {
+    local space other=h1 tries told
+    [[ $2 != h1 ]] || other=h2
+    space=$(namespace "$1" "$2")
+    ip -n "$(namespace "$1" switch)" link set "to-$2" up
+    for ((tries = 0; tries < 120; tries++)); do
+        # Nothing listens there: a host that is reached says so.
+        told=$(LC_ALL=C ip netns exec "$space" timeout 5 bash -c "exec 3<>/dev/tcp/10.77.0.${other#h}/9" 2>&1) || true
+        [[ $told != *refused* ]] || return 0
+        sleep 0.2
+    done
+    die "$2 does not reach $other although its link is up: $told"
+}
+
 case ${1:-} in
 up | down | on | check) "$@" ;;
 cut) ip -n "$(namespace "$2" switch)" link set "to-$3" down ;;
-heal) ip -n "$(namespace "$2" switch)" link set "to-$3" up ;;
+heal) heal "$2" "$3" ;;
 h[0-9]*)
     # Like sshd, passes the command to a shell as one string.
     on "${HOSTS_SET:?names the set of hosts}" "$1" sh -c "${*:2}"
