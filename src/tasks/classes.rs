@@ -14,6 +14,7 @@ const FEW_LABELS: usize = 50;
 pub(super) struct Classes {
     /// Class names by index.
     pub names: Vec<String>,
+    /// Of the classes, and of the numbers of classes that files name, or of these names if the classes are numbers.
     indices: HashMap<String, u32>,
     /// The names that the files have for their classes by their numbers, if those that name them agree.
     of_files: Vec<String>,
@@ -53,22 +54,30 @@ impl Classes {
                 )));
             }
         }
-        // If names are numbers themselves, a number is such a name.
-        let of_files = if alike.iter().any(|name| is_integer(name)) { Vec::new() } else { alike.to_vec() };
-        Ok(Classes { names, indices, of_files })
+        let counts =
+            names.len() == alike.len() && (0..).zip(&names).all(|(n, name): (usize, _)| n.to_string() == *name);
+        // If the files' names are numbers themselves, a number is such a name.
+        let numbered = alike.iter().enumerate().filter(|_| !alike.iter().any(|name| is_integer(name)));
+        for (n, name) in numbered {
+            let number = n.to_string();
+            // A part of a stream may have the files with names, or not: its numbers are only what they say.
+            let (from, to) = if counts { (&number, name) } else { (name, &number) };
+            if let Some(&index) = indices.get(from)
+                && (counts || !files.are_pieces())
+            {
+                indices.entry(to.clone()).or_insert(index);
+            }
+        }
+        Ok(Classes { names, indices, of_files: alike.to_vec() })
     }
 
-    /// Returns the index of a label, or an error message; `what` is the term for a label in messages. A class that the
-    /// files name may be known by its number, and the other way round.
+    /// Returns the index of a label, or an error message; `what` is the term for a label in messages.
     pub fn index(&self, label: &RawLabel, what: &str) -> Result<u32, String> {
         let raw = label.as_str();
-        let number = || self.of_files.iter().position(|name| name == raw);
-        let by_number = || self.indices.get(&number()?.to_string());
-        let by_name = || self.indices.get(self.of_files.get(raw.parse::<usize>().ok()?)?);
-        self.indices.get(raw).or_else(by_number).or_else(by_name).copied().ok_or_else(|| {
+        self.indices.get(raw).copied().ok_or_else(|| {
             let (n, known, of_files) = (self.names.len(), shown(&self.names), shown(&self.of_files));
-            let are_numbers = self.names.iter().any(|name| is_integer(name));
-            let hint = if number().is_some() {
+            let are_numbers = self.names.iter().any(|name| number(name).is_some());
+            let hint = if self.of_files.iter().any(|name| name == raw) {
                 format!(
                     "; the file names its classes (ClassLabel) {of_files}: use these names in task.labels, or in \
                      id2label of the model"

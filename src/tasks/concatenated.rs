@@ -43,7 +43,7 @@ impl Encode for Concatenated {
 
     /// # Errors
     /// Those of the sources; a source without examples; classes of different sources that are the same number or truth
-    /// value in several forms (exit 2).
+    /// value in several forms, or numbers in one and names in another (exit 2).
     fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded> {
         let encoded = self.parts.iter().map(|part| part.encode(tokenizer)).collect::<Result<Vec<_>>>()?;
         let lists: Vec<&[String]> = encoded.iter().filter_map(|encoded| encoded.labels.as_deref()).collect();

@@ -153,7 +153,7 @@ pub(super) fn raw_label(value: &Value, column: &str, what: &str) -> Result<RawLa
         Value::String(label) => RawLabel::new(label, column),
         Value::Number(label) => RawLabel::new(label.to_string(), column),
         Value::Bool(label) => RawLabel::new(label.to_string(), column),
-        Value::Null => Err(format!("{what} is missing (null, or -1 of a ClassLabel)")),
+        Value::Null => Err(format!("{what} is missing (null or NaN; in a column of classes also -1)")),
         other => Err(format!("{what} is {}; it must be a string, a number or a boolean", kind(other))),
     }
 }
@@ -280,7 +280,7 @@ mod tests {
             (r#"{"text": 3, "label": 1}"#, r#"column "text" is a number"#),
             (
                 r#"{"text": "a", "label": null}"#,
-                "the label (column \"label\") is missing (null, or -1 of a ClassLabel)",
+                "the label (column \"label\") is missing (null or NaN; in a column of classes also -1)",
             ),
             (r#"{"text": "a", "label": [1]}"#, "is an array"),
             (r#"{"text": "a", "label": {}}"#, "is an object"),

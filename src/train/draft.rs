@@ -234,11 +234,13 @@ fn name(file: &Path) -> String {
     }
 }
 
-/// Returns `train` for `train-00000-of-00001`, as `datasets` names files.
+/// Returns `train` for `train-00000-of-00001`, as `datasets` names files, or for that with a hash of the Hub.
 fn without_shard(stem: &str) -> &str {
     let digits = |c: char| c.is_ascii_digit();
+    let is_hash = |part: &str| part.len() == 16 && part.bytes().all(|b| b.is_ascii_hexdigit());
+    let stem = stem.rsplit_once('-').filter(|(_, part)| is_hash(part)).map_or(stem, |(name, _)| name);
     let part = stem.trim_end_matches(digits).strip_suffix("-of-").map(|part| part.trim_end_matches(digits));
-    part.and_then(|part| part.strip_suffix('-')).unwrap_or(stem)
+    part.and_then(|part| part.strip_suffix('-')).filter(|name| !name.is_empty()).unwrap_or(stem)
 }
 
 #[cfg(test)]
@@ -254,6 +256,8 @@ mod tests {
             ("train.jsonl", "train"),
             ("a/train-00000-of-00001.parquet", "a"),
             ("a/news-00003-of-00012.parquet", "news"),
+            ("a/train-00000-of-00001-a09b74b3ef9c3b56.parquet", "a"),
+            ("a/-0-of-1.csv", "-0-of-1"),
             ("2024-of-1.csv", "2024-of-1"),
             ("a/top-10.csv", "top-10"),
         ] {
