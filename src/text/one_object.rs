@@ -295,8 +295,8 @@ mod tests {
         let read = records::read(&source(Files::find(&[good, spans]).unwrap())).unwrap();
         let (line, why) = &read.skipped[0];
         assert_eq!((read.records.len(), read.skipped.len(), split(*line)), (1, 1, (1, 1)));
-        let expected = "the label (column \"label\") is missing (null or NaN; in a column of classes also -1) (the file \
-                        is one JSON object, whose key \"spans\" holds";
+        let expected = "the label (column \"label\") is missing (null or NaN; in a column of classes also -1) (the \
+                        file is one JSON object, whose key \"spans\" holds";
         assert!(why.starts_with(expected), "{why}");
     }
 }
