@@ -55,7 +55,7 @@ impl Classes {
             }
         }
         let counts =
-            names.len() == alike.len() && (0..).zip(&names).all(|(n, name): (usize, _)| n.to_string() == *name);
+            names.len() <= alike.len() && (0..).zip(&names).all(|(n, name): (usize, _)| n.to_string() == *name);
         // If the files' names are numbers themselves, a number is such a name.
         let numbered = alike.iter().enumerate().filter(|_| !alike.iter().any(|name| is_integer(name)));
         for (n, name) in numbered {

@@ -300,7 +300,7 @@ mod tests {
         assert_eq!((found, labels("[]")), (vec!["x, y".to_owned(), "3".to_owned()], Ok(vec![])));
         for (list, expected) in [
             ("\"x\"", "must be a list"),
-            ("[null]", "label 1 is missing (null, or"),
+            ("[null]", "label 1 is missing (null or"),
             ("[\"\"]", "is empty"),
             ("[0.0, 1.0, 0.0]", "duplicate label \"0.0\"; list the names"),
         ] {

@@ -194,7 +194,7 @@ mod tests {
             (r#"{"words": [], "tags": []}"#, r#"the list in column "words" is empty"#),
             (r#"{"words": ["a", ""], "tags": ["O", "O"]}"#, "word 2 is empty"),
             (r#"{"words": ["a", 2], "tags": ["O", "O"]}"#, "word 2 is a number"),
-            (r#"{"words": ["a"], "tags": [null]}"#, "tag 1 is missing (null, or"),
+            (r#"{"words": ["a"], "tags": [null]}"#, "tag 1 is missing (null or"),
             (r#"{"words": ["a"], "tags": [""]}"#, "is empty"),
         ] {
             let content = format!("{{\"words\": [\"a\"], \"tags\": [3]}}\n{line}\n");
