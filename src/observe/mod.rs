@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use std::io::{self, ErrorKind, Write};
 use std::sync::OnceLock;
 
-/// Why a text could not be [`print`]ed.
+/// Why a text could not be written by [`print()`].
 static UNPRINTED: OnceLock<String> = OnceLock::new();
 
 /// Writes to standard output. A file there that cannot grow is reported by [`printed`]; a closed pipe (`| head`) or
@@ -38,7 +38,7 @@ fn loss(e: &io::Error) -> Option<String> {
     cannot_grow.then(|| format!("standard output: {e}"))
 }
 
-/// Checks that all texts were [`print`]ed.
+/// Checks that all texts were written by [`print()`].
 ///
 /// # Errors
 /// Exit 1: standard output is a file on a full disk, or at the limit of `ulimit -f`. Only the rank that prints knows

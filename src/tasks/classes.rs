@@ -56,16 +56,15 @@ impl Classes {
         }
         let counts =
             names.len() <= alike.len() && (0..).zip(&names).all(|(n, name): (usize, _)| n.to_string() == *name);
-        // If the files' names are numbers themselves, a number is such a name.
-        let numbered = alike.iter().enumerate().filter(|_| !alike.iter().any(|name| is_integer(name)));
-        for (n, name) in numbered {
-            let number = n.to_string();
-            // A part of a stream may have the files with names, or not: its numbers are only what they say.
-            let (from, to) = if counts { (&number, name) } else { (name, &number) };
-            if let Some(&index) = indices.get(from)
-                && (counts || !files.are_pieces())
-            {
-                indices.entry(to.clone()).or_insert(index);
+        // If the files' names are numbers themselves, a number is such a name. A part of a stream may have the files
+        // with names, or not: its numbers are only what they say.
+        if !alike.iter().any(|name| is_integer(name)) && (counts || !files.are_pieces()) {
+            for (n, name) in alike.iter().enumerate() {
+                let (n, name) = (n.to_string(), name.clone());
+                let (from, to) = if counts { (n, name) } else { (name, n) };
+                if let Some(&index) = indices.get(&from) {
+                    indices.entry(to).or_insert(index);
+                }
             }
         }
         Ok(Classes { names, indices, of_files: alike.to_vec() })
@@ -78,10 +77,8 @@ impl Classes {
             let (n, known, of_files) = (self.names.len(), shown(&self.names), shown(&self.of_files));
             let are_numbers = self.names.iter().any(|name| number(name).is_some());
             let hint = if self.of_files.iter().any(|name| name == raw) {
-                format!(
-                    "; the file names its classes (ClassLabel) {of_files}: use these names in task.labels, or in \
-                     id2label of the model"
-                )
+                let remedy = "use these names in task.labels, or in id2label of the model";
+                format!("; the file names its classes (ClassLabel) {of_files}: {remedy}")
             } else if self.of_files.is_empty() && is_integer(raw) && !are_numbers {
                 "; the file has numbers where the labels are names: write the names".to_owned()
             } else {
@@ -387,8 +384,7 @@ mod tests {
     #[test]
     fn labels_that_may_be_none_are_reported() {
         let found = |of: &[&str]| {
-            let labels = labels(of);
-            let files = Files::from("a");
+            let (labels, files) = (labels(of), Files::from("a"));
             let names = Classes::new(None, (1..).zip(&labels), &[], &files, "").unwrap().names;
             remarks(&names, (1..).zip(&labels), &files)
         };
