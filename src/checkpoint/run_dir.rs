@@ -38,7 +38,8 @@ const LOCK: &str = ".lock";
 
 const CONFIG: &str = "config.toml";
 const METRICS: &str = "metrics.jsonl";
-const REPORT: &str = "report.html";
+/// The page about a run in its folder.
+pub const REPORT: &str = "report.html";
 
 /// The folder of the final model in a run's folder.
 pub const FINAL: &str = "final";

@@ -2,6 +2,7 @@
 
 use crate::error::{Context, Error, Result};
 use crate::text::columns;
+use crate::text::files::folder_of;
 use serde_json::{Map, Value};
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -55,7 +56,7 @@ impl Output {
         }
         // A symbolic link is kept; its target is replaced.
         let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = folder_of(&target);
         if !folder.is_dir() {
             return Err(Error::input(format!("no such folder: {}; create it first", folder.display())));
         }

@@ -265,6 +265,11 @@ fn part(name: &str) -> Option<&'static str> {
     words.find_map(|word| PARTS.iter().find(|(_, names)| names.contains(&word)).map(|(part, _)| *part))
 }
 
+/// Returns the folder that a file is in; the current one for a mere name.
+pub fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Returns the extension in lowercase, ignoring a final `.gz` or `.zst`; empty if there is none.
 pub fn extension(path: &Path) -> String {
     match compression(path) {

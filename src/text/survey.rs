@@ -287,8 +287,7 @@ fn is_header(first: &[String], below: &[Column], known: &[&str]) -> bool {
 /// # Errors
 /// Exit 2: a folder that cannot be read.
 pub fn of_part(beside: &Path, part: &str) -> Result<Vec<PathBuf>> {
-    let folder = if beside.is_dir() { beside } else { beside.parent().unwrap_or(Path::new("")) };
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let folder = if beside.is_dir() { beside } else { files::folder_of(beside) };
     let mut paths = files::of_part(folder, part)?;
     paths.retain(|path| beside.is_dir() || extension(path) == extension(beside));
     Ok(paths.into_iter().map(|path| path.strip_prefix("./").map_or(path.clone(), Path::to_owned)).collect())

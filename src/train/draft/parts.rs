@@ -2,7 +2,7 @@
 
 use super::parallel::{Set, paired, stem_and_side};
 use crate::error::{Error, Result};
-use crate::text::files::{Files, extension, has_known_extension, unknown_files};
+use crate::text::files::{Files, extension, folder_of, has_known_extension, unknown_files};
 use crate::text::survey::of_part;
 use std::path::{Path, PathBuf};
 
@@ -101,10 +101,6 @@ fn parallel(folder: &Path, train: Set) -> Result<Parts> {
     }
     files.append(&mut of_part(folder, "validation")?);
     Ok(Parts { train, eval: Set::default(), left_out: files })
-}
-
-fn folder_of(file: &Path) -> &Path {
-    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Returns the files of a folder as [`unknown_files`] does, with their paths as the user would write them.

@@ -12,9 +12,7 @@ pub use environment::environment;
 pub use run::{Evaluated, RunReport};
 pub use runs::{RunFolder, compare};
 
-/// The page's file in a run's folder.
-pub const FILE: &str = "report.html";
-
+use crate::checkpoint::run_dir::REPORT;
 use crate::error::{Context, Result};
 use crate::observe::memory::human;
 use crate::observe::page::Cell;
@@ -28,7 +26,7 @@ use std::path::Path;
 /// # Errors
 /// The file's name and the system's error.
 pub fn remove(run: &Path) -> Result<()> {
-    let page = run.join(FILE);
+    let page = run.join(REPORT);
     match fs::remove_file(&page) {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(e).context(page.display()),
         _ => Ok(()),

@@ -1,7 +1,8 @@
 //! The page of one run.
 
-use super::{FILE, bytes, classes, curves, digits, evaluations, examples, metric, metric_names};
+use super::{bytes, classes, curves, digits, evaluations, examples, metric, metric_names};
 use crate::checkpoint::TrainerState;
+use crate::checkpoint::run_dir::REPORT;
 use crate::config::Config;
 use crate::metrics::ClassReport;
 use crate::observe::page::{Cell, Page};
@@ -40,7 +41,7 @@ impl RunReport {
     /// Creates the report of a run in its folder; nothing is written yet.
     pub fn new(config: &Config, environment: Vec<(&'static str, String)>) -> Self {
         RunReport {
-            path: config.output_dir.join(FILE),
+            path: config.output_dir.join(REPORT),
             title: config.output_dir.display().to_string(),
             settings: config.to_toml(),
             metric: config.train.metric_for_best_model.clone(),
@@ -185,7 +186,7 @@ mod tests {
         let examples = ExampleTable { title: "Worst errors", columns: &["score", "loss"], rows: vec![row] };
         report.evaluated = Evaluated { step: 20, classes: Some(classes), examples: Some(examples) };
         report.write(&state, None);
-        let html = std::fs::read_to_string(folder.path().join(FILE)).unwrap();
+        let html = std::fs::read_to_string(folder.path().join(REPORT)).unwrap();
         for part in [
             "data-name=\"loss\" data-points=\"[[10,2.25],[20,1.125]]\"",
             "data-name=\"eval_loss\" data-points=\"[[10,1.5],[20,1.25]]\"",
@@ -204,7 +205,7 @@ mod tests {
             assert!(html.contains(part), "{part}: {html}");
         }
         report.write(&state, Some(&json!({"train_seconds": 90.0})));
-        let html = std::fs::read_to_string(folder.path().join(FILE)).unwrap();
+        let html = std::fs::read_to_string(folder.path().join(REPORT)).unwrap();
         assert!(html.contains("<td>state</td><td>finished</td>") && html.contains("<td>1:30</td>"), "{html}");
     }
 
@@ -229,9 +230,9 @@ mod tests {
         };
         let state = TrainerState { log_history: (1..=2000).map(line).collect(), ..Default::default() };
         report(folder.path()).write(&state, None);
-        let size = std::fs::metadata(folder.path().join(FILE)).unwrap().len();
+        let size = std::fs::metadata(folder.path().join(REPORT)).unwrap().len();
         assert!((500_000..2_000_000).contains(&size), "{size} bytes");
-        let html = std::fs::read_to_string(folder.path().join(FILE)).unwrap();
+        let html = std::fs::read_to_string(folder.path().join(REPORT)).unwrap();
         assert_eq!(html.matches("<figure>").count(), 101);
         assert!(html.contains("<p>The last 49 of 2000:</p>"));
     }
@@ -249,7 +250,7 @@ mod tests {
         let state = TrainerState { log_history: (1..=100_000).map(line).collect(), ..Default::default() };
         let mut report = report(folder.path());
         report.write(&state, None);
-        let size = std::fs::metadata(folder.path().join(FILE)).unwrap().len();
+        let size = std::fs::metadata(folder.path().join(REPORT)).unwrap().len();
         assert!(!report.has_failed && (50_000..1_000_000).contains(&size), "{size} bytes");
         std::fs::remove_dir_all(folder.path()).unwrap();
         report.write(&state, None);
